@@ -1,0 +1,64 @@
+//! What carries a plan and a zone out: the only modules that make BPF or netlink calls.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use crate::{
+    plan::{PortName, PortPlan},
+    zone::{Name, NameEntry},
+};
+
+/// What changed, for a dataplane to carry out. `None` means gone.
+#[derive(Clone, Debug, Default)]
+pub struct Update {
+    /// Service ports.
+    pub ports: BTreeMap<PortName, Option<PortPlan>>,
+    /// Names of the cluster's zone.
+    pub names: BTreeMap<Name, Option<NameEntry>>,
+    /// This node's addresses, where they changed.
+    pub node_addresses: Option<Vec<IpAddr>>,
+    /// The zone's SOA serial.
+    pub serial: u32,
+}
+
+/// What a dataplane did with an update.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Elements written.
+    pub written: usize,
+    /// Elements deleted.
+    pub deleted: usize,
+    /// What could not be carried out; it is tried again with the next update. Nothing else is affected.
+    pub refused: Vec<Refusal>,
+}
+
+/// Something that a dataplane could not carry out.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Refusal {
+    /// The service port or name that is not served by this dataplane.
+    pub object: String,
+    /// Why, with what the operator can do.
+    pub reason: String,
+}
+
+/// A way of carrying out plans.
+pub trait Dataplane {
+    /// Carries out an update, in the order that is safe: service ports that come before names that come; names that
+    /// go before service ports that go. The first update of a process is the whole state: what is in the kernel and
+    /// not in it is removed.
+    ///
+    /// # Errors
+    /// Only where nothing can be carried out at all; what is refused singly is in the report.
+    fn apply(&mut self, update: &Update) -> anyhow::Result<Report>;
+
+    /// Says that the source is in sync as of now: negative answers may be given for a while.
+    ///
+    /// # Errors
+    /// Where the clock cannot be written.
+    fn in_sync(&mut self) -> anyhow::Result<()>;
+
+    /// Removes what has expired: closed and idle flows, old generations of slots.
+    ///
+    /// # Errors
+    /// Where the tables cannot be read.
+    fn sweep(&mut self) -> anyhow::Result<Report>;
+}

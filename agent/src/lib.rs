@@ -1,0 +1,10 @@
+//! signpost: Services and cluster DNS of a Kubernetes node, from BPF maps.
+//!
+//! Data flows one way; a module only knows those before it in this list:
+//! [`model`] ← [`source`] (I/O) → [`registry`] → [`plan`], [`zone`] → [`dataplane`] (I/O), [`dns`] (I/O).
+
+pub mod dataplane;
+pub mod model;
+pub mod plan;
+pub mod registry;
+pub mod zone;

@@ -1,0 +1,3 @@
+//! The `signpost` binary.
+
+fn main() {}

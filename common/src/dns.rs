@@ -1,0 +1,151 @@
+//! Values of the maps that answer DNS questions, and what they mean.
+
+use bytemuck::{AnyBitPattern, NoUninit};
+
+use crate::name::{HashKeys, NameKey};
+
+/// The types of record that the kernel knows by name (RFC 1035 §3.2.2, RFC 3596, RFC 2782).
+pub mod qtype {
+    /// IPv4 address.
+    pub const A: u16 = 1;
+    /// Canonical name.
+    pub const CNAME: u16 = 5;
+    /// Start of authority.
+    pub const SOA: u16 = 6;
+    /// Pointer.
+    pub const PTR: u16 = 12;
+    /// Text.
+    pub const TXT: u16 = 16;
+    /// IPv6 address.
+    pub const AAAA: u16 = 28;
+    /// Server selection.
+    pub const SRV: u16 = 33;
+    /// EDNS (RFC 6891).
+    pub const OPT: u16 = 41;
+}
+
+/// Value of the `names` map (key: [`NameKey`] with type 0): what exists at a name.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, NoUninit, AnyBitPattern)]
+pub struct NameValue {
+    /// A sum of the constants of this type.
+    pub flags: u32,
+    /// The types in map `answers_large`, a sum of [`NameValue::type_bit`].
+    pub large: u32,
+    /// The types that exist but that only user space answers, a sum of [`NameValue::type_bit`].
+    pub user: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+const _: () = assert!(size_of::<NameValue>() == 16);
+
+impl NameValue {
+    /// A type that is neither in the answer maps nor in [`NameValue::user`] is known not to exist: NODATA.
+    pub const COMPLETE: u32 = 1;
+    /// A namespace that exists (`ns.svc.zone`): a service that is not in the map does not exist.
+    pub const NAMESPACE: u32 = 2;
+    /// A Service that exists: three labels to its left or more do not exist; one or two are left to user space.
+    pub const SERVICE: u32 = 4;
+
+    /// The bit of a type in [`NameValue::large`] and [`NameValue::user`]; types without a bit of their own share
+    /// one.
+    #[inline(always)]
+    pub const fn type_bit(qtype: u16) -> u32 {
+        match qtype {
+            qtype::A => 1,
+            qtype::AAAA => 2,
+            qtype::SRV => 4,
+            qtype::PTR => 8,
+            qtype::CNAME => 16,
+            qtype::TXT => 32,
+            qtype::SOA => 64,
+            2 => 128, // NS
+            _ => 1 << 31,
+        }
+    }
+}
+
+/// Head of the values of the `answers` maps. The records follow it, in wire form, each with an owner that points at
+/// the question (`c0 0c`); they are stored `copies` times in a row.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, NoUninit, AnyBitPattern)]
+pub struct AnswerHead {
+    /// Number of records. Host byte order.
+    pub count: u16,
+    /// Bytes of all records, once. Always even. Host byte order.
+    pub length: u16,
+    /// Where records are all of one length, that length, and they are stored twice in a row, so that any rotation is
+    /// one copy; 0 where the order stays.
+    pub stride: u16,
+    /// Zero.
+    pub pad: u16,
+    /// Ones'-complement sum of the records, as 16-bit words as they lie in memory, not folded and not inverted:
+    /// what the kernel's checksum helpers take as a difference.
+    pub sum: u32,
+}
+
+const _: () = assert!(size_of::<AnswerHead>() == 12);
+
+/// Bytes of records in a value of `answers_small`: four A records twice, or two AAAA records twice.
+pub const SMALL_RECORDS: usize = 128;
+/// Bytes of records in a value of `answers_large`: 39 A records twice, or 22 AAAA records twice.
+pub const LARGE_RECORDS: usize = 1248;
+
+/// Value of the map `answers_small` (key: [`NameKey`] with type).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, NoUninit, AnyBitPattern)]
+pub struct SmallAnswer {
+    /// What is in `records`.
+    pub head: AnswerHead,
+    /// Records, then zeros.
+    pub records: [u8; SMALL_RECORDS],
+}
+
+/// Value of the map `answers_large` (key: [`NameKey`] with type).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, NoUninit, AnyBitPattern)]
+pub struct LargeAnswer {
+    /// What is in `records`.
+    pub head: AnswerHead,
+    /// Records, then zeros.
+    pub records: [u8; LARGE_RECORDS],
+}
+
+/// The SOA record of negative answers, without its three names' ends: see [`Config::soa`].
+pub const SOA_LENGTH: usize = 54;
+/// Where in [`Config::soa`] a pointer to the zone in the question has to be put.
+pub const SOA_POINTERS: [usize; 3] = [0, 19, 32];
+
+/// Value of the map `config` (one element).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, NoUninit, AnyBitPattern)]
+pub struct Config {
+    /// A sum of the constants of this type.
+    pub flags: u32,
+    /// For how many seconds after `in_sync_at` negative answers are given.
+    pub negative_grace: u32,
+    /// The zone (`cluster.local`).
+    pub zone: NameKey,
+    /// The name above the namespaces (`svc.cluster.local`).
+    pub services: NameKey,
+    /// The SOA record of negative answers: owner, type, class, TTL, length, `ns.dns.<zone>`, `hostmaster.<zone>`,
+    /// serial, refresh, retry, expire, minimum. The zone parts are compression pointers, filled in for each question
+    /// so that the answer copies the letter case of the asker ([`SOA_POINTERS`]); then two zero bytes.
+    pub soa: [u8; 56],
+    /// The name hash's keys.
+    pub hash: HashKeys,
+}
+
+impl Config {
+    /// Questions are answered in the kernel.
+    pub const DNS: u32 = 1;
+    /// Unknown TCP segments without SYN pass to the stack: another proxy's connections are still alive.
+    pub const TAKEOVER: u32 = 2;
+}
+
+/// Value of the maps `clocks` and `dns_alive` (arrays of one element): nanoseconds of `CLOCK_MONOTONIC`, 0 for never.
+pub type Clock = u64;
+
+/// After how many nanoseconds the *dns alive* clock is stale.
+pub const DNS_ALIVE_FOR: u64 = 1_000_000_000;

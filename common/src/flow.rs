@@ -1,0 +1,114 @@
+//! Keys and values of the maps that remember what was done to a packet.
+
+use bytemuck::{AnyBitPattern, NoUninit};
+
+use crate::{Address, Port};
+
+/// Key of the `flows` map: a packet as it arrives at the program.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, NoUninit, AnyBitPattern)]
+pub struct FlowKey {
+    /// Source address.
+    pub source: Address,
+    /// Destination address.
+    pub destination: Address,
+    /// Source port.
+    pub source_port: Port,
+    /// Destination port.
+    pub destination_port: Port,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// [`FlowKey::FROM_POD`] or [`FlowKey::TO_POD`]: which program's table this entry is in.
+    pub direction: u8,
+    /// Zero.
+    pub pad: u16,
+}
+
+const _: () = assert!(size_of::<FlowKey>() == 40);
+
+impl FlowKey {
+    /// The packet comes from a pod: client to Service, and the reply of a hairpin flow.
+    pub const FROM_POD: u8 = 0;
+    /// The packet goes to a pod: backend to client.
+    pub const TO_POD: u8 = 1;
+}
+
+/// Value of the `flows` map: the addresses and ports that the packet gets instead.
+///
+/// A flow has two entries that find each other: the key of the other one is this value's addresses and ports, source
+/// and destination exchanged.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, NoUninit, AnyBitPattern)]
+pub struct FlowValue {
+    /// New source address.
+    pub source: Address,
+    /// New destination address.
+    pub destination: Address,
+    /// New source port.
+    pub source_port: Port,
+    /// New destination port.
+    pub destination_port: Port,
+    /// The service port that the flow belongs to, as in [`crate::service::FrontendValue::service`].
+    pub service: u32,
+    /// A sum of the constants of this type.
+    pub flags: u32,
+    /// Generation of the frontend when the flow was made.
+    pub generation: u32,
+    /// When the entry was last used: nanoseconds of `CLOCK_MONOTONIC`. Written at most once a second.
+    pub last_seen: u64,
+}
+
+const _: () = assert!(size_of::<FlowValue>() == 56);
+
+impl FlowValue {
+    /// A FIN was seen in this entry's direction.
+    pub const FIN: u32 = 1;
+    /// A RST was seen in this entry's direction.
+    pub const RESET: u32 = 2;
+    /// Client and backend are one pod: the packet goes back where it came from.
+    pub const HAIRPIN: u32 = 4;
+    /// The packet goes from the client to the backend; without it, the other way.
+    pub const FORWARD: u32 = 8;
+    /// The backend is a DNS pod of this node: the flow moves when the *dns alive* clock is stale.
+    pub const LOCAL_DNS: u32 = 16;
+    /// A packet with data or a second packet was seen: the flow is more than one unanswered packet.
+    pub const ESTABLISHED: u32 = 32;
+}
+
+/// Key of the `fragments` map: what the fragments of a packet have in common (RFC 791 §3.2, RFC 8200 §4.5).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, NoUninit, AnyBitPattern)]
+pub struct FragmentKey {
+    /// Source address.
+    pub source: Address,
+    /// Destination address.
+    pub destination: Address,
+    /// Identification, in network byte order; 16 bits in IPv4.
+    pub identification: u32,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// As in [`FlowKey::direction`].
+    pub direction: u8,
+    /// Zero.
+    pub pad: u16,
+}
+
+const _: () = assert!(size_of::<FragmentKey>() == 40);
+
+/// Value of the `fragments` map: the addresses that the later fragments get, as the first one did.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, NoUninit, AnyBitPattern)]
+pub struct FragmentValue {
+    /// New source address.
+    pub source: Address,
+    /// New destination address.
+    pub destination: Address,
+    /// When the first fragment came: nanoseconds of `CLOCK_MONOTONIC`.
+    pub seen: u64,
+    /// [`FlowValue::HAIRPIN`] where the flow has it.
+    pub flags: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+const _: () = assert!(size_of::<FragmentValue>() == 48);

@@ -1,0 +1,48 @@
+//! What both sides of the kernel line must agree on, and nothing else.
+//!
+//! Every type that crosses the line is `#[repr(C)]`, has no implicit padding (`bytemuck::NoUninit` proves it at
+//! compile time), carries ports and addresses in network byte order, and holds no enum, bool or `Option`: a value
+//! written by anybody is a valid value.
+#![cfg_attr(not(test), no_std)]
+
+pub mod address;
+pub mod cause;
+pub mod dns;
+pub mod flow;
+pub mod layout;
+pub mod name;
+pub mod service;
+
+pub use address::{Address, Port};
+pub use cause::Cause;
+
+#[cfg(feature = "user")]
+mod pod {
+    macro_rules! pod {
+        ($($type:ty),+ $(,)?) => {
+            // SAFETY: the types are `NoUninit` and `AnyBitPattern`: no padding, and any bytes are a value.
+            $(unsafe impl aya::Pod for $type {})+
+        };
+    }
+
+    pod!(
+        crate::Address,
+        crate::dns::Config,
+        crate::dns::LargeAnswer,
+        crate::dns::NameValue,
+        crate::dns::SmallAnswer,
+        crate::flow::FlowKey,
+        crate::flow::FlowValue,
+        crate::flow::FragmentKey,
+        crate::flow::FragmentValue,
+        crate::name::NameKey,
+        crate::service::AddressValue,
+        crate::service::FrontendKey,
+        crate::service::FrontendValue,
+        crate::service::MemberKey,
+        crate::service::MemberValue,
+        crate::service::ServiceValue,
+        crate::service::SlotKey,
+        crate::service::SlotValue,
+    );
+}

@@ -1,0 +1,171 @@
+//! Keys and values of the maps that say what a Service address leads to.
+
+use bytemuck::{AnyBitPattern, NoUninit};
+
+use crate::{Address, Port};
+
+/// Value of the `addresses` map (key: [`Address`]): what an address is to us.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, NoUninit, AnyBitPattern)]
+pub struct AddressValue {
+    /// A sum of the constants of this type.
+    pub flags: u32,
+}
+
+impl AddressValue {
+    /// A Service answers at this address.
+    pub const SERVICE: u32 = 1;
+    /// The address is one of the cluster DNS addresses; questions sent to its port 53 may be answered in the kernel.
+    pub const DNS: u32 = 2;
+    /// The address belongs to this node.
+    pub const NODE: u32 = 4;
+}
+
+/// Key of the `frontends` map: where clients send to.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, NoUninit, AnyBitPattern)]
+pub struct FrontendKey {
+    /// The virtual address.
+    pub address: Address,
+    /// The virtual port.
+    pub port: Port,
+    /// IP protocol number: 6 TCP, 17 UDP, 132 SCTP.
+    pub protocol: u8,
+    /// Zero.
+    pub pad: u8,
+}
+
+const _: () = assert!(size_of::<FrontendKey>() == 20);
+
+/// Value of the `frontends` map: the service port and how many slots each of its sets has.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, NoUninit, AnyBitPattern)]
+pub struct FrontendValue {
+    /// Which service port: the key of the `services` map. Never zero.
+    pub service: u32,
+    /// Which generation of slots is the current one.
+    pub generation: u32,
+    /// Slots of the cluster set: indexes `0..cluster`.
+    pub cluster: u32,
+    /// Slots of the local set: indexes `SlotKey::LOCAL..SlotKey::LOCAL + local`.
+    pub local: u32,
+    /// A sum of the constants of this type.
+    pub flags: u32,
+    /// Seconds for which a client stays with its backend; 0 without session affinity.
+    pub affinity_timeout: u32,
+}
+
+const _: () = assert!(size_of::<FrontendValue>() == 24);
+
+impl FrontendValue {
+    /// Clients inside the cluster use the local set (`internalTrafficPolicy: Local`).
+    pub const INTERNAL_LOCAL: u32 = 1;
+    /// Clients outside the cluster use the local set (`externalTrafficPolicy: Local`).
+    pub const EXTERNAL_LOCAL: u32 = 2;
+    /// Some endpoint somewhere can serve: an empty set drops instead of rejecting (kube-proxy's `hasAnyEndpoints`).
+    pub const ANY_ENDPOINTS: u32 = 4;
+    /// The Service is the cluster's DNS: a backend on this node is used while the *dns alive* clock is fresh and
+    /// avoided once it is stale.
+    pub const DNS: u32 = 8;
+}
+
+/// Key of the `slots` map: one place of one generation of a set.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, NoUninit, AnyBitPattern)]
+pub struct SlotKey {
+    /// As in [`FrontendValue::service`].
+    pub service: u32,
+    /// As in [`FrontendValue::generation`].
+    pub generation: u32,
+    /// Place in the set, counted from 0 or from [`SlotKey::LOCAL`].
+    pub index: u32,
+}
+
+const _: () = assert!(size_of::<SlotKey>() == 12);
+
+impl SlotKey {
+    /// Where the indexes of the local set begin.
+    pub const LOCAL: u32 = 1 << 31;
+}
+
+/// Value of the `slots` map: a backend. Repeats service and generation, because a freed element of a BPF hash map is
+/// reused without a grace period: a reader that finds another pair here holds somebody else's value.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, NoUninit, AnyBitPattern)]
+pub struct SlotValue {
+    /// As in the key.
+    pub service: u32,
+    /// As in the key.
+    pub generation: u32,
+    /// The backend's address.
+    pub address: Address,
+    /// The backend's port.
+    pub port: Port,
+    /// A sum of the constants of this type.
+    pub flags: u16,
+}
+
+const _: () = assert!(size_of::<SlotValue>() == 28);
+
+impl SlotValue {
+    /// The backend is on this node.
+    pub const LOCAL: u16 = 1;
+}
+
+/// Key of the `members` map: an endpoint of a service port, chosen into a set or not.
+#[repr(C)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, NoUninit, AnyBitPattern,
+)]
+pub struct MemberKey {
+    /// As in [`FrontendValue::service`].
+    pub service: u32,
+    /// The endpoint's address.
+    pub address: Address,
+    /// The endpoint's port.
+    pub port: Port,
+    /// Zero.
+    pub pad: u16,
+}
+
+const _: () = assert!(size_of::<MemberKey>() == 24);
+
+/// Value of the `members` map: may a flow, an affinity entry or a UDP packet still go to this endpoint?
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, NoUninit, AnyBitPattern)]
+pub struct MemberValue {
+    /// A sum of the constants of this type.
+    pub flags: u32,
+}
+
+impl MemberValue {
+    /// The endpoint serves: flows may stay (EndpointSlice condition `serving`).
+    pub const SERVING: u32 = 1;
+    /// The endpoint is in one of the sets: new flows may go there.
+    pub const CHOSEN: u32 = 2;
+    /// The endpoint is on this node.
+    pub const LOCAL: u32 = 4;
+}
+
+/// Value of the `services` map (key: service id as `u32` in host byte order): what an operator calls the service port.
+/// The programs never read it. Names are padded with zero bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, NoUninit, AnyBitPattern)]
+pub struct ServiceValue {
+    /// Namespace of the Service (a DNS label: at most 63 bytes).
+    pub namespace: [u8; 64],
+    /// Name of the Service (a DNS label: at most 63 bytes).
+    pub name: [u8; 64],
+    /// Name of the port, empty for an unnamed one.
+    pub port_name: [u8; 64],
+    /// IP protocol number.
+    pub protocol: u8,
+    /// 4 or 6.
+    pub family: u8,
+    /// Zero.
+    pub pad: [u8; 2],
+    /// The generation of slots in use.
+    pub generation: u32,
+}
+
+const _: () = assert!(size_of::<ServiceValue>() == 200);

@@ -1,0 +1,3 @@
+//! The entry points of the programs.
+
+fn main() {}
