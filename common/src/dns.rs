@@ -28,14 +28,15 @@ pub mod qtype {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, NoUninit, AnyBitPattern)]
 pub struct NameValue {
+    /// [`NameKey::check`] of the entry's key: a freed element is reused under a reader, who reads this last and leaves
+    /// the question to user space where it differs.
+    pub check: u32,
     /// A sum of the constants of this type.
     pub flags: u32,
     /// The types in map `answers_large`, a sum of [`NameValue::type_bit`].
     pub large: u32,
     /// The types that exist but that only user space answers, a sum of [`NameValue::type_bit`].
     pub user: u32,
-    /// Zero.
-    pub pad: u32,
 }
 
 const _: () = assert!(size_of::<NameValue>() == 16);
@@ -71,6 +72,8 @@ impl NameValue {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, NoUninit, AnyBitPattern)]
 pub struct AnswerHead {
+    /// [`NameKey::check`] of the entry's key (type included), as in [`NameValue::check`].
+    pub check: u32,
     /// Number of records. Host byte order.
     pub count: u16,
     /// Bytes of all records, once. Always even. Host byte order.
@@ -85,7 +88,7 @@ pub struct AnswerHead {
     pub sum: u32,
 }
 
-const _: () = assert!(size_of::<AnswerHead>() == 12);
+const _: () = assert!(size_of::<AnswerHead>() == 16);
 
 /// Bytes of records in a value of `answers_small`: four A records twice, or two AAAA records twice.
 pub const SMALL_RECORDS: usize = 128;

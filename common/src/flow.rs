@@ -2,7 +2,10 @@
 
 use bytemuck::{AnyBitPattern, NoUninit};
 
-use crate::{Address, Port};
+use crate::{
+    Address, Port,
+    check::{mix, pair},
+};
 
 /// Key of the `flows` map: a packet as it arrives at the program.
 #[repr(C)]
@@ -31,6 +34,23 @@ impl FlowKey {
     pub const FROM_POD: u8 = 0;
     /// The packet goes to a pod: backend to client.
     pub const TO_POD: u8 = 1;
+
+    /// A number that tells keys apart: [`FlowValue::check`], and what the backend of a new flow is chosen by, so that
+    /// a forgotten flow finds its backend again as long as the set is the same.
+    #[inline(always)]
+    pub fn check(&self) -> u32 {
+        let [a, b, c, d] = self.source.words();
+        let [e, f, g, h] = self.destination.words();
+        let ports = (self.source_port.wire() as u64) << 16 | self.destination_port.wire() as u64;
+        let kind = (self.protocol as u64) << 8 | self.direction as u64;
+        mix(&[
+            pair(a, b),
+            pair(c, d),
+            pair(e, f),
+            pair(g, h),
+            ports << 16 | kind,
+        ])
+    }
 }
 
 /// Value of the `flows` map: the addresses and ports that the packet gets instead.
@@ -40,6 +60,11 @@ impl FlowKey {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, NoUninit, AnyBitPattern)]
 pub struct FlowValue {
+    /// [`FlowKey::check`] of the entry's key: an element of an LRU map is reused under a reader, who reads this last
+    /// and holds somebody else's value where it differs.
+    pub check: u32,
+    /// The service port that the flow belongs to, as in [`crate::service::FrontendValue::service`].
+    pub service: u32,
     /// New source address.
     pub source: Address,
     /// New destination address.
@@ -48,12 +73,8 @@ pub struct FlowValue {
     pub source_port: Port,
     /// New destination port.
     pub destination_port: Port,
-    /// The service port that the flow belongs to, as in [`crate::service::FrontendValue::service`].
-    pub service: u32,
     /// A sum of the constants of this type.
     pub flags: u32,
-    /// Generation of the frontend when the flow was made.
-    pub generation: u32,
     /// When the entry was last used: nanoseconds of `CLOCK_MONOTONIC`. Written at most once a second.
     pub last_seen: u64,
 }
@@ -104,7 +125,7 @@ pub struct FragmentValue {
     /// New destination address.
     pub destination: Address,
     /// When the first fragment came: nanoseconds of `CLOCK_MONOTONIC`.
-    pub seen: u64,
+    pub last_seen: u64,
     /// [`FlowValue::HAIRPIN`] where the flow has it.
     pub flags: u32,
     /// Zero.

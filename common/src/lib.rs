@@ -7,6 +7,7 @@
 
 pub mod address;
 pub mod cause;
+mod check;
 pub mod dns;
 pub mod flow;
 pub mod layout;

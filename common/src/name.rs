@@ -9,6 +9,8 @@
 
 use bytemuck::{AnyBitPattern, NoUninit};
 
+use crate::check::mix;
+
 /// The longest name in wire form, the root's zero byte included (RFC 1035 §2.3.4).
 pub const MAX_NAME: usize = 255;
 /// The longest label (RFC 1035 §2.3.4).
@@ -42,6 +44,16 @@ pub struct NameKey {
 const _: () = assert!(size_of::<NameKey>() == 24);
 
 impl NameKey {
+    /// A number that tells keys apart: the `check` of the values under them.
+    #[inline(always)]
+    pub fn check(&self) -> u32 {
+        mix(&[
+            self.first,
+            self.second,
+            (self.length as u64) << 32 | (self.labels as u64) << 16 | self.qtype as u64,
+        ])
+    }
+
     /// The same name with a type of record.
     #[inline(always)]
     pub const fn with_type(self, qtype: u16) -> Self {

@@ -2,7 +2,10 @@
 
 use bytemuck::{AnyBitPattern, NoUninit};
 
-use crate::{Address, Port};
+use crate::{
+    Address, Port,
+    check::{mix, pair},
+};
 
 /// Value of the `addresses` map (key: [`Address`]): what an address is to us.
 #[repr(C)]
@@ -37,10 +40,26 @@ pub struct FrontendKey {
 
 const _: () = assert!(size_of::<FrontendKey>() == 20);
 
+impl FrontendKey {
+    /// A number that tells keys apart: [`FrontendValue::check`].
+    #[inline(always)]
+    pub fn check(&self) -> u32 {
+        let [a, b, c, d] = self.address.words();
+        mix(&[
+            pair(a, b),
+            pair(c, d),
+            (self.port.wire() as u64) << 8 | self.protocol as u64,
+        ])
+    }
+}
+
 /// Value of the `frontends` map: the service port and how many slots each of its sets has.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, NoUninit, AnyBitPattern)]
 pub struct FrontendValue {
+    /// [`FrontendKey::check`] of the entry's key: a freed element is reused under a reader, who reads this last and
+    /// looks up again where it differs.
+    pub check: u32,
     /// Which service port: the key of the `services` map. Never zero.
     pub service: u32,
     /// Which generation of slots is the current one.
@@ -55,7 +74,7 @@ pub struct FrontendValue {
     pub affinity_timeout: u32,
 }
 
-const _: () = assert!(size_of::<FrontendValue>() == 24);
+const _: () = assert!(size_of::<FrontendValue>() == 28);
 
 impl FrontendValue {
     /// Clients inside the cluster use the local set (`internalTrafficPolicy: Local`).
