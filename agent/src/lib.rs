@@ -7,4 +7,5 @@ pub mod dataplane;
 pub mod model;
 pub mod plan;
 pub mod registry;
+pub mod source;
 pub mod zone;

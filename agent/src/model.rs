@@ -76,6 +76,17 @@ pub enum Event {
     Delete(Kind, ObjectName),
     /// The full list is complete.
     End(Kind),
+    /// What is wrong with something that is no object of ours: a file, a Pod, an object that cannot be used at all.
+    /// Replaces what was said of it before; empty once it is mended or gone. Where `kind` is a [`Kind`], a full list
+    /// that does not say it again makes it void.
+    Problems {
+        /// As in [`Problem::kind`].
+        kind: String,
+        /// As in [`Problem::object`].
+        object: ObjectName,
+        /// What is wrong.
+        problems: Vec<Problem>,
+    },
 }
 
 /// An object of any kind.

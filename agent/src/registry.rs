@@ -1,4 +1,11 @@
 //! What is known of the cluster. Synchronous: no I/O, no clock.
+//!
+//! Every operation takes time for what it returns or changes, not for what there is: an agent of a large cluster
+//! applies thousands of changes a minute.
+
+mod claims;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,21 +13,40 @@ use std::{
     sync::Arc,
 };
 
-use crate::model::{EndpointSlice, Event, Kind, Node, ObjectName, Problem, Service};
+use self::claims::Claims;
+use crate::model::{
+    EndpointSlice, Event, Kind, Node, Object, ObjectName, Problem, Service, ServiceKind,
+};
 
 /// All objects, with the indexes that plan and zone ask for.
 #[derive(Debug, Default)]
 pub struct Registry {
     services: BTreeMap<ObjectName, Service>,
     slices: BTreeMap<ObjectName, EndpointSlice>,
+    /// Names of the slices of each Service, whether the Service is there or not.
+    slices_of: BTreeMap<ObjectName, BTreeSet<Arc<str>>>,
     namespaces: BTreeSet<Arc<str>>,
     node: Option<Node>,
+    claims: Claims,
+    /// What is wrong with each object, by kind and name.
+    problems: BTreeMap<(String, ObjectName), Vec<Problem>>,
+    /// Lists that have begun: what is there and was not named since.
+    unnamed: BTreeMap<Kind, Unnamed>,
+    complete: BTreeSet<Kind>,
+    changes: Changes,
+}
+
+#[derive(Debug, Default)]
+struct Unnamed {
+    objects: BTreeSet<ObjectName>,
+    problems: BTreeSet<ObjectName>,
 }
 
 /// What changed since it was last asked: plan and zone recompute these and nothing else.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Services that changed, or whose EndpointSlices did, or that came or went.
+    /// Services that changed, or whose EndpointSlices did, or that came or went, or that won or lost a ClusterIP.
+    /// A Service is named here for its EndpointSlices even when it does not exist itself.
     pub services: BTreeSet<ObjectName>,
     /// Namespaces that came or went.
     pub namespaces: BTreeSet<Arc<str>>,
@@ -28,28 +54,58 @@ pub struct Changes {
     pub node: bool,
 }
 
+impl Changes {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.services.is_empty() && self.namespaces.is_empty() && !self.node
+    }
+}
+
 impl Registry {
     /// Takes in what a source says. An event that changes nothing marks nothing as changed.
     pub fn apply(&mut self, event: Event) {
-        let _ = event;
-        todo!()
+        match event {
+            Event::Begin(kind) => self.begin(kind),
+            Event::Apply(object, problems) => {
+                let (kind, name) = (object.kind(), object.name().clone());
+                if let Some(unnamed) = self.unnamed.get_mut(&kind) {
+                    unnamed.objects.remove(&name);
+                }
+                self.set_problems(kind.to_string(), name, problems);
+                self.insert(object);
+            }
+            Event::Delete(kind, name) => {
+                self.set_problems(kind.to_string(), name.clone(), Vec::new());
+                self.remove(kind, &name);
+            }
+            Event::Problems {
+                kind,
+                object,
+                problems,
+            } => self.set_problems(kind, object, problems),
+            Event::End(kind) => self.end(kind),
+        }
     }
 
     /// Whether every one of these kinds was listed in full at least once.
     pub fn is_complete(&self, kinds: &[Kind]) -> bool {
-        let _ = kinds;
-        todo!()
+        kinds.iter().all(|kind| self.complete.contains(kind))
     }
 
     /// What changed since the last call.
     pub fn take_changes(&mut self) -> Changes {
-        todo!()
+        std::mem::take(&mut self.changes)
     }
 
     /// All that is wrong at the moment: what sources said of each object, and what shows only between objects (a
     /// ClusterIP that two Services claim).
     pub fn problems(&self) -> BTreeSet<Problem> {
-        todo!()
+        self.problems
+            .values()
+            .flatten()
+            .cloned()
+            .chain(self.claims.problems())
+            .collect()
     }
 
     /// Every Service, by name.
@@ -62,14 +118,19 @@ impl Registry {
         self.services.get(name)
     }
 
-    /// The EndpointSlices of a Service, by their names.
+    /// The EndpointSlices of a Service, by their names. The Service itself need not exist.
     pub fn slices<'a>(
         &'a self,
         service: &'a ObjectName,
     ) -> impl Iterator<Item = &'a EndpointSlice> {
-        self.slices.values().filter(move |s| {
-            s.name.namespace == service.namespace && s.service.as_ref() == Some(&service.name)
-        })
+        self.slices_of
+            .get(service)
+            .into_iter()
+            .flatten()
+            .filter_map(|name| {
+                self.slices
+                    .get(&ObjectName::new(service.namespace.clone(), name.clone()))
+            })
     }
 
     /// Whether the namespace exists.
@@ -87,9 +148,179 @@ impl Registry {
         self.node.as_ref()
     }
 
-    /// Who may use a ClusterIP: the Service that was created first of those that claim it.
+    /// Who may use a ClusterIP: the Service that was created first of those that claim it (by name among equals).
+    /// A Service that owns the address is not displaced by one that claims it later.
     pub fn owner(&self, address: IpAddr) -> Option<&ObjectName> {
-        let _ = address;
-        todo!()
+        self.claims.owner(address)
     }
+
+    fn begin(&mut self, kind: Kind) {
+        let objects = match kind {
+            Kind::Service => self.services.keys().cloned().collect(),
+            Kind::EndpointSlice => self.slices.keys().cloned().collect(),
+            Kind::Namespace => self
+                .namespaces
+                .iter()
+                .map(|name| ObjectName::new("", name.clone()))
+                .collect(),
+            Kind::Node => self.node.iter().map(|node| node.name.clone()).collect(),
+        };
+        let kind_name = kind.to_string();
+        let problems = self
+            .problems
+            .keys()
+            .filter(|(kind, _)| *kind == kind_name)
+            .map(|(_, name)| name.clone())
+            .collect();
+        self.unnamed.insert(kind, Unnamed { objects, problems });
+    }
+
+    fn end(&mut self, kind: Kind) {
+        if let Some(Unnamed { objects, problems }) = self.unnamed.remove(&kind) {
+            for name in objects {
+                self.remove(kind, &name);
+            }
+            for name in problems {
+                self.problems.remove(&(kind.to_string(), name));
+            }
+        }
+        if kind == Kind::Service {
+            self.claims.settle();
+        }
+        self.complete.insert(kind);
+    }
+
+    fn set_problems(&mut self, kind: String, name: ObjectName, problems: Vec<Problem>) {
+        for (listed, unnamed) in &mut self.unnamed {
+            if listed.to_string() == kind {
+                unnamed.problems.remove(&name);
+            }
+        }
+        if problems.is_empty() {
+            self.problems.remove(&(kind, name));
+        } else {
+            self.problems.insert((kind, name), problems);
+        }
+    }
+
+    fn insert(&mut self, object: Object) {
+        match object {
+            Object::Service(service) => self.insert_service(service),
+            Object::EndpointSlice(slice) => self.insert_slice(slice),
+            Object::Namespace(name) => {
+                if self.namespaces.insert(name.name.clone()) {
+                    self.changes.namespaces.insert(name.name);
+                }
+            }
+            Object::Node(node) => {
+                if self.node.as_ref() != Some(&node) {
+                    self.node = Some(node);
+                    self.changes.node = true;
+                }
+            }
+        }
+    }
+
+    fn remove(&mut self, kind: Kind, name: &ObjectName) {
+        match kind {
+            Kind::Service => {
+                if let Some(service) = self.services.remove(name) {
+                    self.drop_claims(&service, &[]);
+                    self.changes.services.insert(service.name);
+                }
+            }
+            Kind::EndpointSlice => {
+                if let Some(slice) = self.slices.remove(name) {
+                    self.forget_slice_of(&slice);
+                }
+            }
+            Kind::Namespace => {
+                if let Some(namespace) = self.namespaces.take(&name.name) {
+                    self.changes.namespaces.insert(namespace);
+                }
+            }
+            Kind::Node => {
+                if self.node.take_if(|node| node.name == *name).is_some() {
+                    self.changes.node = true;
+                }
+            }
+        }
+    }
+
+    fn insert_service(&mut self, service: Service) {
+        let old = self.services.get(&service.name);
+        if old == Some(&service) {
+            return;
+        }
+        // A claim that stays is not taken back in between: its owner would lose the address to the next claimant.
+        let before = old.map(|old| (old.created, addresses(old)));
+        for address in addresses(&service) {
+            let renewed = before
+                .filter(|(_, had)| had.contains(address))
+                .map(|(created, _)| created);
+            let lost = self
+                .claims
+                .add(*address, renewed, service.created, &service.name);
+            self.changes.services.extend(lost);
+        }
+        let name = service.name.clone();
+        let kept = addresses(&service).to_vec();
+        if let Some(old) = self.services.insert(name.clone(), service) {
+            self.drop_claims(&old, &kept);
+        }
+        self.changes.services.insert(name);
+    }
+
+    fn drop_claims(&mut self, service: &Service, kept: &[IpAddr]) {
+        for address in addresses(service) {
+            if !kept.contains(address) {
+                let won = self.claims.remove(*address, service.created, &service.name);
+                self.changes.services.extend(won);
+            }
+        }
+    }
+
+    fn insert_slice(&mut self, slice: EndpointSlice) {
+        if self.slices.get(&slice.name) == Some(&slice) {
+            return;
+        }
+        if let Some(service) = service_of(&slice) {
+            self.slices_of
+                .entry(service.clone())
+                .or_default()
+                .insert(slice.name.name.clone());
+            self.changes.services.insert(service);
+        }
+        let service = slice.service.clone();
+        if let Some(old) = self.slices.insert(slice.name.clone(), slice)
+            && old.service != service
+        {
+            self.forget_slice_of(&old);
+        }
+    }
+
+    fn forget_slice_of(&mut self, slice: &EndpointSlice) {
+        let Some(service) = service_of(slice) else {
+            return;
+        };
+        if let Some(names) = self.slices_of.get_mut(&service) {
+            names.remove(&slice.name.name);
+            if names.is_empty() {
+                self.slices_of.remove(&service);
+            }
+        }
+        self.changes.services.insert(service);
+    }
+}
+
+fn addresses(service: &Service) -> &[IpAddr] {
+    match &service.kind {
+        ServiceKind::ClusterIp(addresses) => addresses,
+        ServiceKind::Headless | ServiceKind::ExternalName(_) => &[],
+    }
+}
+
+fn service_of(slice: &EndpointSlice) -> Option<ObjectName> {
+    let service = slice.service.clone()?;
+    Some(ObjectName::new(slice.name.namespace.clone(), service))
 }
