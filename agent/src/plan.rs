@@ -1,8 +1,14 @@
 //! From objects to what a node must do: the semantics of kube-proxy, once, for every dataplane. Pure.
 
+mod endpoints;
+mod frontends;
+#[cfg(test)]
+mod tests;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use self::endpoints::{Candidate, Policies};
 use crate::{
     model::{Family, ObjectName, Protocol},
     registry::Registry,
@@ -26,9 +32,10 @@ pub struct PortName {
 pub struct PortPlan {
     /// Where clients send to.
     pub frontends: Vec<Frontend>,
-    /// The cluster set (`CategorizeEndpoints`), ordered by address and port, without duplicates.
+    /// The cluster set (`CategorizeEndpoints`), ordered by address and port, without duplicates. Empty where no
+    /// policy uses it.
     pub cluster: Vec<Backend>,
-    /// The local set, likewise.
+    /// The local set, likewise. The cluster's DNS Service always has it: its backend on this node comes first.
     pub local: Vec<Backend>,
     /// Every endpoint of this port, chosen or not, ordered likewise.
     pub members: Vec<Member>,
@@ -88,12 +95,79 @@ pub struct PlanConfig {
     pub dns: Vec<IpAddr>,
 }
 
-/// Plans one Service; empty when it does not exist or is not ours to proxy.
+/// Plans one Service; empty when it does not exist, is not ours to proxy or has no virtual address.
+///
+/// There is one plan for each port and family that has a frontend. kube-proxy makes the same choice: it skips Services
+/// without a ClusterIP of the family it runs for.
 pub fn plan(
     registry: &Registry,
     config: &PlanConfig,
     service: &ObjectName,
 ) -> Vec<(PortName, PortPlan)> {
-    let _ = (registry, config, service);
-    todo!()
+    let Some(service) = registry.service(service).filter(|s| s.proxied) else {
+        return Vec::new();
+    };
+    let zone = registry
+        .node()
+        .and_then(|node| node.labels.get(endpoints::ZONE_LABEL))
+        .map_or("", String::as_str);
+    let mut plans = Vec::new();
+    for family in [Family::V4, Family::V6] {
+        for port in &service.ports {
+            let reach = frontends::of(registry, service, port, family);
+            if reach.frontends.is_empty() {
+                continue;
+            }
+            let dns = reach
+                .frontends
+                .iter()
+                .any(|f| config.dns.contains(&f.address));
+            let policies = Policies {
+                internal_local: service.internal_local,
+                external_local: reach.external && service.external_local,
+                external: reach.external,
+                prefer_local: dns,
+            };
+            let candidates =
+                endpoints::of_port(registry, &config.node, &service.name, port, family);
+            let sets = policies.choose(&candidates, &config.node, zone);
+            let name = PortName {
+                service: service.name.clone(),
+                port: port.name.clone(),
+                protocol: port.protocol,
+                family,
+            };
+            let plan = PortPlan {
+                frontends: reach.frontends,
+                members: members(&candidates, &sets.cluster, &sets.local),
+                any_endpoints: candidates.iter().any(Candidate::is_usable),
+                cluster: sets.cluster,
+                local: sets.local,
+                internal_local: policies.internal_local,
+                external_local: policies.external_local,
+                affinity_timeout: service.affinity_timeout,
+                dns,
+            };
+            plans.push((name, plan));
+        }
+    }
+    plans
+}
+
+fn members(candidates: &[Candidate<'_>], cluster: &[Backend], local: &[Backend]) -> Vec<Member> {
+    candidates
+        .iter()
+        .map(|candidate| {
+            let backend = candidate.backend();
+            Member {
+                address: backend.address,
+                port: backend.port,
+                serving: candidate.endpoint.serving,
+                chosen: [cluster, local]
+                    .iter()
+                    .any(|set| set.binary_search(&backend).is_ok()),
+                local: backend.local,
+            }
+        })
+        .collect()
 }
