@@ -1,3 +1,58 @@
-//! Everything a person types.
+//! Everything a person types: set-up, build, demo, tests, benches. `cargo xtask help` lists it.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod build;
+mod check;
+mod demo;
+mod progress;
+mod project;
+mod setup;
+mod test;
+mod tidy;
+
+/// Tasks of the signpost project.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what the build and the tests need: rust-src, bpf-linker, Debian packages; mount bpffs
+    ///
+    /// The other tasks do the part of this that they need by themselves, and say so. rust-src is added by rustup,
+    /// bpf-linker goes into the target folder, Debian packages come by apt-get (root is asked for with sudo).
+    Setup,
+    /// Build the `signpost` binary with its BPF programs
+    Build(build::Args),
+    /// Show the whole story on this machine: names and addresses from the kernel, in numbered steps
+    ///
+    /// Raises a laboratory node out of network namespaces, runs the agent on `examples/enterprise` and looks around
+    /// from the pod `jump`. Needs root for namespaces and BPF; nothing of the host's own network is touched.
+    Demo(demo::Args),
+    /// Run every test that can run here, and say at the end what could not and why
+    ///
+    /// Tests that need root are built by you and run with sudo. FILTERS select tests whose path contains one of them.
+    Test(test::Args),
+    /// Check formatting, lints, documentation and the project's own rules
+    Check(check::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().task {
+        Task::Setup => setup::everything(),
+        Task::Build(args) => build::run(&args),
+        Task::Demo(args) => demo::run(&args),
+        Task::Test(args) => test::run(&args),
+        Task::Check(args) => check::run(&args),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("{error:#}");
+        ExitCode::FAILURE
+    })
+}

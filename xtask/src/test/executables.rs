@@ -1,0 +1,123 @@
+//! Test programs, as cargo builds them.
+
+use std::{
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, ensure};
+use serde::Deserialize;
+
+use crate::project;
+
+/// A program made of tests.
+pub(super) struct Executable {
+    /// `package` or `package/target`.
+    pub(super) name: String,
+    /// The file.
+    pub(super) path: PathBuf,
+    /// Folder of the package, in which cargo would run it.
+    pub(super) folder: PathBuf,
+}
+
+impl Executable {
+    /// The command that starts it, as root where a reason is given.
+    pub(super) fn command(&self, as_root: Option<&str>) -> Command {
+        let mut command = match as_root {
+            Some(why) => project::as_root(&self.path, why),
+            None => Command::new(&self.path),
+        };
+        command
+            .current_dir(&self.folder)
+            .env("CARGO_MANIFEST_DIR", &self.folder)
+            .env("PATH", project::path())
+            .stdin(Stdio::null());
+        command
+    }
+}
+
+/// A line of `cargo --message-format=json`.
+#[derive(Deserialize)]
+struct Message {
+    reason: String,
+    manifest_path: Option<PathBuf>,
+    target: Option<Target>,
+    profile: Option<Profile>,
+    executable: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+    kind: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Profile {
+    test: bool,
+}
+
+/// Builds all tests, and the programs that they start.
+pub(super) fn build() -> anyhow::Result<Vec<Executable>> {
+    project::run(
+        project::cargo()
+            .args(["build", "--quiet", "--workspace", "--bins", "--exclude"])
+            // It is built for the kernel, by the agent's build script.
+            .arg("signpost-ebpf"),
+    )?;
+    let output = project::cargo()
+        .args([
+            "test",
+            "--quiet",
+            "--workspace",
+            "--no-run",
+            "--message-format=json-render-diagnostics",
+        ])
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot start cargo")?;
+    ensure!(output.status.success(), "the tests do not build");
+    let mut executables: Vec<_> = String::from_utf8(output.stdout)?
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .filter_map(executable)
+        .collect();
+    executables.sort_by(|a, b| a.name.cmp(&b.name));
+    ensure!(!executables.is_empty(), "cargo built no tests");
+    Ok(executables)
+}
+
+fn executable(message: Message) -> Option<Executable> {
+    let target = message.target?;
+    if message.reason != "compiler-artifact" || !message.profile?.test {
+        return None;
+    }
+    let folder = message.manifest_path?.parent()?.to_owned();
+    let package = folder.file_name()?.to_string_lossy().into_owned();
+    let is_library = target.kind.iter().any(|kind| kind.ends_with("lib"));
+    Some(Executable {
+        name: if is_library {
+            package
+        } else {
+            format!("{package}/{}", target.name)
+        },
+        path: message.executable?,
+        folder,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_test_program_is_found_in_what_cargo_says() {
+        let line = r#"{"reason":"compiler-artifact","manifest_path":"/p/agent/Cargo.toml",
+            "target":{"name":"it","kind":["test"]},"profile":{"test":true},"executable":"/t/it-1"}"#;
+        let found = executable(serde_json::from_str(line).unwrap()).unwrap();
+        assert_eq!(found.name, "agent/it");
+        assert_eq!(found.folder, PathBuf::from("/p/agent"));
+        let line = line.replace(r#""test":true"#, r#""test":false"#);
+        assert!(executable(serde_json::from_str(&line).unwrap()).is_none());
+    }
+}
