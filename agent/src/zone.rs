@@ -1,5 +1,7 @@
 //! The cluster's DNS zone: one source of truth for the kernel's maps and for `signpost dns`. Pure.
 
+pub mod name;
+
 use std::{collections::BTreeMap, net::IpAddr};
 
 use crate::{
@@ -7,29 +9,7 @@ use crate::{
     registry::{Changes, Registry},
 };
 
-/// A name in wire form (RFC 1035 §3.1), lower-cased, without the root's zero byte.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Name(Box<[u8]>);
-
-impl Name {
-    /// From wire form with or without the final zero, any letter case. `None` where it is malformed (a label longer
-    /// than 63 bytes, a name longer than 255, a compression pointer).
-    pub fn from_wire(wire: &[u8]) -> Option<Self> {
-        let _ = wire;
-        todo!()
-    }
-
-    /// From text such as `cluster.local` or `ent.prod.svc.cluster.local.`
-    pub fn from_text(text: &str) -> Option<Self> {
-        let _ = text;
-        todo!()
-    }
-
-    /// Wire form, lower-cased, without the final zero.
-    pub fn wire(&self) -> &[u8] {
-        &self.0
-    }
-}
+pub use name::Name;
 
 /// What building the zone has to know beside the registry.
 #[derive(Clone, Debug)]
