@@ -3,6 +3,10 @@
 //! Data flows one way; a module only knows those before it in this list:
 //! [`model`] ← [`source`] (I/O) → [`registry`] → [`plan`], [`zone`] → [`dataplane`] (I/O), [`dns`] (I/O).
 
+pub mod admin;
+pub mod agent;
+pub mod cli;
+pub mod config;
 pub mod dataplane;
 pub mod model;
 pub mod plan;

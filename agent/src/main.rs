@@ -1,3 +1,7 @@
 //! The `signpost` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    signpost::cli::main()
+}

@@ -108,6 +108,16 @@ impl Registry {
             .collect()
     }
 
+    /// How many objects of a kind there are.
+    pub fn count(&self, kind: Kind) -> usize {
+        match kind {
+            Kind::Service => self.services.len(),
+            Kind::EndpointSlice => self.slices.len(),
+            Kind::Namespace => self.namespaces.len(),
+            Kind::Node => self.node.iter().count(),
+        }
+    }
+
     /// Every Service, by name.
     pub fn services(&self) -> impl Iterator<Item = &Service> {
         self.services.values()

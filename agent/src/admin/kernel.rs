@@ -1,0 +1,132 @@
+//! Metrics of what the programs count and how full the maps are, read from the kernel at each scrape.
+
+use std::fmt;
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric as _},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+};
+use signpost_common::Cause;
+
+/// How full a map is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MapFill {
+    /// Name of the map.
+    pub map: String,
+    /// Elements in it.
+    pub entries: u64,
+    /// Most elements that it can have.
+    pub capacity: u64,
+    /// Bytes of kernel memory that it takes now.
+    pub memory: u64,
+}
+
+/// What can be read from the kernel.
+pub trait Kernel: fmt::Debug + Send + Sync {
+    /// Packets by cause, summed over the CPUs.
+    ///
+    /// # Errors
+    /// Where the map cannot be read.
+    fn counters(&self) -> anyhow::Result<Vec<(Cause, u64)>>;
+
+    /// How full the maps are.
+    ///
+    /// # Errors
+    /// Where the maps cannot be read.
+    fn maps(&self) -> anyhow::Result<Vec<MapFill>>;
+}
+
+/// Turns what a [`Kernel`] says into metrics. What cannot be read is left out, with a line in the log.
+#[derive(Debug)]
+pub struct KernelCollector(pub Box<dyn Kernel>);
+
+impl Collector for KernelCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        match self.0.counters() {
+            Ok(counters) => {
+                let mut family = encoder.encode_descriptor(
+                    "packets",
+                    "Packets that the programs did something with, by cause",
+                    None,
+                    MetricType::Counter,
+                )?;
+                for (cause, packets) in counters {
+                    let labels = [("cause", cause.label())];
+                    ConstCounter::new(packets).encode(family.encode_family(&labels)?)?;
+                }
+            }
+            Err(error) => tracing::warn!("the counters cannot be read: {error:#}"),
+        }
+        let maps = self.0.maps().unwrap_or_else(|error| {
+            tracing::warn!("the maps' fill cannot be read: {error:#}");
+            Vec::new()
+        });
+        type Get = fn(&MapFill) -> u64;
+        let gauges: [(&str, &str, Get); 3] = [
+            ("map_entries", "Elements in a map", |m| m.entries),
+            ("map_capacity", "Most elements that a map can have", |m| {
+                m.capacity
+            }),
+            ("map_memory_bytes", "Kernel memory that a map takes", |m| {
+                m.memory
+            }),
+        ];
+        for (name, help, get) in gauges {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for map in &maps {
+                let labels = [("map", map.map.as_str())];
+                ConstGauge::new(get(map)).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::Metrics;
+
+    #[derive(Debug)]
+    struct Fake(bool);
+
+    impl Kernel for Fake {
+        fn counters(&self) -> anyhow::Result<Vec<(Cause, u64)>> {
+            anyhow::ensure!(self.0, "no map");
+            Ok(vec![(Cause::DnsAnswered, 7), (Cause::Translated, 9)])
+        }
+
+        fn maps(&self) -> anyhow::Result<Vec<MapFill>> {
+            Ok(vec![MapFill {
+                map: "flows".to_owned(),
+                entries: 3,
+                capacity: 100,
+                memory: 4096,
+            }])
+        }
+    }
+
+    #[test]
+    fn every_cause_and_map_is_a_metric() {
+        let text = Metrics::new(Some(Box::new(Fake(true)))).text().unwrap();
+        for line in [
+            "# TYPE signpost_packets counter",
+            "signpost_packets_total{cause=\"dns_answered\"} 7",
+            "signpost_packets_total{cause=\"translated\"} 9",
+            "signpost_map_entries{map=\"flows\"} 3",
+            "signpost_map_capacity{map=\"flows\"} 100",
+            "signpost_map_memory_bytes{map=\"flows\"} 4096",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn counters_that_cannot_be_read_leave_the_other_metrics_alone() {
+        let text = Metrics::new(Some(Box::new(Fake(false)))).text().unwrap();
+        assert!(!text.contains("signpost_packets"));
+        assert!(text.contains("signpost_map_entries"));
+        assert!(text.contains("signpost_build_info"));
+    }
+}

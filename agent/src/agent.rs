@@ -1,0 +1,451 @@
+//! The agent's loop: one task owns registry, zone and dataplane, so that names and addresses never skew.
+//!
+//! Events of the source are taken in as they come; a round then turns what changed into one update of the kernel.
+//! Rounds wait a moment for more events, never long: a change made now is in the kernel within milliseconds. The
+//! loop calls the kernel directly, so it belongs on a thread of its own.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    admin::{Guard, Health, Metrics},
+    dataplane::{Dataplane, Refusal, Update},
+    model::{Event, Kind},
+    registry::Registry,
+};
+
+pub mod desired;
+pub mod notices;
+pub mod report;
+
+pub use desired::Desired;
+use notices::Notices;
+use report::Report;
+
+/// A round begins when no event came for so long,
+const QUIET: Duration = Duration::from_millis(10);
+/// or so long after the first event that it takes in.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// How often clocks are set and tables swept.
+const TICK: Duration = Duration::from_secs(1);
+/// What was refused is tried again after so many ticks.
+const RETRY_TICKS: u64 = 5;
+/// Events taken in at once.
+const BATCH: usize = 1024;
+
+/// A pod's host-side interface of this node.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Interface {
+    /// Its index.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+}
+
+/// News of interfaces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InterfaceEvent {
+    /// A pod's interface is there.
+    Added(Interface),
+    /// The interface with this index is gone.
+    Removed(u32),
+    /// Every interface that was there at the start was reported.
+    Listed,
+}
+
+/// A dataplane that acts at pods' interfaces.
+pub trait AtInterfaces {
+    /// Attaches the programs. An interface that has them keeps them.
+    ///
+    /// # Errors
+    /// Where they cannot be attached; that pod is not served.
+    fn attach(&mut self, interface: &Interface) -> anyhow::Result<()>;
+
+    /// Forgets an interface that is gone.
+    ///
+    /// # Errors
+    /// Where something of it cannot be removed.
+    fn detach(&mut self, interface: &Interface) -> anyhow::Result<()>;
+}
+
+/// What the loop hears.
+#[derive(Debug)]
+pub struct Inputs {
+    /// What the source says.
+    pub events: mpsc::Receiver<Event>,
+    /// Pods' interfaces that come and go.
+    pub interfaces: mpsc::Receiver<InterfaceEvent>,
+    /// Whether the source is in sync with where it reads from.
+    pub in_sync: watch::Receiver<bool>,
+}
+
+/// The loop and all that it owns.
+#[derive(Debug)]
+pub struct Agent<D> {
+    registry: Registry,
+    desired: Desired,
+    dataplane: D,
+    unapplied: Option<Update>,
+    applied: bool,
+    refused: Vec<Refusal>,
+    notices: Notices,
+    interfaces: BTreeMap<u32, Interface>,
+    unattached: BTreeMap<u32, String>,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+    guards: Guards,
+    report: Report,
+    publish: Box<dyn Publish>,
+    ticks: u64,
+}
+
+/// Where the loop leaves what others read.
+pub trait Publish: Send + std::fmt::Debug {
+    /// Every event, in order, after the registry took it in.
+    fn event(&mut self, event: &Event);
+
+    /// The report, whenever it changed; at most once a tick.
+    fn report(&mut self, report: &Report);
+}
+
+#[derive(Debug)]
+struct Guards {
+    lists: BTreeMap<Kind, Guard>,
+    filled: Option<Guard>,
+    attached: Option<Guard>,
+}
+
+impl<D: Dataplane + AtInterfaces> Agent<D> {
+    /// A loop that has not heard anything yet. `report` says what does not change while the agent runs.
+    pub fn new(
+        desired: Desired,
+        dataplane: D,
+        metrics: Arc<Metrics>,
+        health: Arc<Health>,
+        report: Report,
+        publish: Box<dyn Publish>,
+    ) -> Self {
+        let guards = Guards {
+            lists: Kind::ALL
+                .into_iter()
+                .map(|kind| (kind, health.guard(format!("first list of kind {kind}"))))
+                .collect(),
+            filled: Some(health.guard("maps filled")),
+            attached: Some(health.guard("programs attached to the pods' interfaces")),
+        };
+        Self {
+            registry: Registry::default(),
+            desired,
+            dataplane,
+            unapplied: None,
+            applied: false,
+            refused: Vec::new(),
+            notices: Notices::default(),
+            interfaces: BTreeMap::new(),
+            unattached: BTreeMap::new(),
+            metrics,
+            health,
+            guards,
+            report,
+            publish,
+            ticks: 0,
+        }
+    }
+
+    /// Runs until `stop`. What is in the kernel stays there, and goes on working.
+    ///
+    /// # Errors
+    /// Where an input ends before that.
+    pub async fn run(mut self, mut inputs: Inputs, stop: CancellationToken) -> anyhow::Result<()> {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut batch = Vec::with_capacity(BATCH);
+        let mut waiting: Option<Waiting> = None;
+        loop {
+            let due = waiting.as_ref().map(Waiting::due);
+            tokio::select! {
+                () = stop.cancelled() => break,
+                count = inputs.events.recv_many(&mut batch, BATCH) => {
+                    anyhow::ensure!(count > 0, "the source ended");
+                    batch.drain(..).for_each(|event| self.take_in(event));
+                    Waiting::extend(&mut waiting);
+                }
+                event = inputs.interfaces.recv() => match event {
+                    Some(event) => self.interface(event),
+                    None => anyhow::bail!("the watch of network interfaces ended"),
+                },
+                _ = tick.tick() => self.tick(*inputs.in_sync.borrow()),
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    waiting = None;
+                    self.round(*inputs.in_sync.borrow());
+                }
+            }
+            self.health.turn();
+        }
+        tracing::info!("the agent ends; the kernel goes on with what it has");
+        Ok(())
+    }
+
+    fn take_in(&mut self, event: Event) {
+        self.metrics.event(&event);
+        self.publish.event(&event);
+        let registry = &mut self.registry;
+        if catch_unwind(AssertUnwindSafe(|| registry.apply(event))).is_err() {
+            tracing::error!("an event was lost through a fault in signpost; please report it");
+        }
+    }
+
+    /// One update of the kernel with all that changed.
+    fn round(&mut self, in_sync: bool) {
+        let registry = &self.registry;
+        let listed: Vec<Kind> = self
+            .guards
+            .lists
+            .keys()
+            .copied()
+            .filter(|kind| registry.is_complete(&[*kind]))
+            .collect();
+        for kind in listed {
+            if let Some(guard) = self.guards.lists.remove(&kind) {
+                guard.done();
+            }
+        }
+        if !self.registry.is_complete(&Kind::ALL) {
+            return;
+        }
+        if let Some(update) = self.desired.update(&mut self.registry, now()) {
+            merge(&mut self.unapplied, update);
+        }
+        if self.apply() && in_sync && !self.applied {
+            self.say_in_sync();
+        }
+        self.applied |= self.unapplied.is_none();
+        self.notice();
+    }
+
+    /// Carries out what is not yet carried out. Returns whether nothing is left.
+    fn apply(&mut self) -> bool {
+        let Some(update) = self.unapplied.take() else {
+            return true;
+        };
+        let begun = std::time::Instant::now();
+        match self.dataplane.apply(&update) {
+            Ok(done) => {
+                self.metrics
+                    .apply(begun.elapsed(), Some((done.written, done.deleted)));
+                tracing::debug!(
+                    ports = update.ports.len(),
+                    names = update.names.len(),
+                    written = done.written,
+                    deleted = done.deleted,
+                    refused = done.refused.len(),
+                    "the kernel is up to date"
+                );
+                self.refused = done.refused;
+                if let Some(guard) = self.guards.filled.take() {
+                    tracing::info!(
+                        ports = update.ports.len(),
+                        names = update.names.len(),
+                        milliseconds = begun.elapsed().as_millis() as u64,
+                        "the maps are filled"
+                    );
+                    guard.done();
+                }
+                true
+            }
+            Err(error) => {
+                self.metrics.apply(begun.elapsed(), None);
+                tracing::error!("the kernel cannot be updated, trying again: {error:#}");
+                self.unapplied = Some(update);
+                false
+            }
+        }
+    }
+
+    fn tick(&mut self, in_sync: bool) {
+        self.ticks += 1;
+        self.metrics.in_sync(in_sync);
+        if self.ticks.is_multiple_of(RETRY_TICKS) {
+            self.retry();
+        }
+        if self.unapplied.is_some() {
+            self.apply();
+            self.applied |= self.unapplied.is_none();
+            self.notice();
+        }
+        // An element that is not in the kernel yet must not be denied for longer than a moment.
+        if in_sync && self.applied && self.unapplied.is_none() {
+            self.say_in_sync();
+        }
+        if self.applied {
+            match self.dataplane.sweep() {
+                Ok(swept) => self.metrics.swept(swept.deleted),
+                Err(error) => tracing::warn!("expired flows cannot be swept: {error:#}"),
+            }
+        }
+        self.write_report();
+    }
+
+    fn retry(&mut self) {
+        let unattached: Vec<Interface> = self
+            .unattached
+            .keys()
+            .filter_map(|index| self.interfaces.get(index).cloned())
+            .collect();
+        for interface in unattached {
+            self.attach(interface);
+        }
+        if !self.refused.is_empty() && self.unapplied.is_none() {
+            self.unapplied = Some(Update {
+                serial: self.desired.zone().serial(),
+                ..Update::default()
+            });
+        }
+        self.notice();
+    }
+
+    fn say_in_sync(&mut self) {
+        if let Err(error) = self.dataplane.in_sync() {
+            tracing::warn!("the clock of the last sync cannot be set: {error:#}");
+        }
+    }
+
+    fn interface(&mut self, event: InterfaceEvent) {
+        match event {
+            InterfaceEvent::Added(interface) => self.attach(interface),
+            InterfaceEvent::Removed(index) => {
+                self.unattached.remove(&index);
+                if let Some(interface) = self.interfaces.remove(&index)
+                    && let Err(error) = self.dataplane.detach(&interface)
+                {
+                    tracing::warn!(
+                        interface = interface.name,
+                        "left behind by an interface that is gone: {error:#}"
+                    );
+                }
+            }
+            InterfaceEvent::Listed => {
+                if let Some(guard) = self.guards.attached.take() {
+                    guard.done();
+                }
+            }
+        }
+        self.metrics
+            .interfaces(self.interfaces.len() - self.unattached.len());
+        self.notice();
+    }
+
+    fn attach(&mut self, interface: Interface) {
+        match self.dataplane.attach(&interface) {
+            Ok(()) => {
+                tracing::debug!(interface = interface.name, "programs attached");
+                self.unattached.remove(&interface.index);
+            }
+            Err(error) => {
+                self.unattached
+                    .insert(interface.index, format!("{error:#}"));
+            }
+        }
+        self.interfaces.insert(interface.index, interface);
+    }
+
+    /// Says what is wrong now, once.
+    fn notice(&mut self) {
+        let problems: BTreeSet<_> = self.registry.problems();
+        let new = self.notices.problems(problems);
+        let problems = self.notices.current_problems();
+        self.metrics
+            .problems(problems.iter().map(|p| p.kind.as_str()), new);
+
+        let unattached = self.unattached.iter().filter_map(|(index, reason)| {
+            let name = &self.interfaces.get(index)?.name;
+            Some(Refusal {
+                object: format!("interface {name}"),
+                reason: reason.clone(),
+            })
+        });
+        let refused = self.refused.iter().cloned();
+        let all = refused.chain(unattached).chain(self.desired.faults());
+        let new = self.notices.refusals(all);
+        self.metrics
+            .refusals(self.notices.current_refusals().len(), new);
+
+        for kind in Kind::ALL {
+            self.metrics.objects(kind, self.registry.count(kind));
+        }
+    }
+
+    fn write_report(&mut self) {
+        let attached = self
+            .interfaces
+            .values()
+            .filter(|i| !self.unattached.contains_key(&i.index));
+        let report = Report {
+            dns: self.desired.dns().to_vec(),
+            pending: self.health.pending(),
+            interfaces: attached.map(|i| i.name.clone()).collect(),
+            problems: self.notices.current_problems().iter().cloned().collect(),
+            refusals: self.notices.current_refusals().clone(),
+            ..self.report.clone()
+        };
+        if report != self.report || self.ticks == 1 {
+            self.report = report;
+            self.publish.report(&self.report);
+        }
+    }
+}
+
+/// Since when, and until when at the latest, a round waits for more events.
+#[derive(Debug)]
+struct Waiting {
+    first: Instant,
+    last: Instant,
+}
+
+impl Waiting {
+    fn extend(waiting: &mut Option<Self>) {
+        let last = Instant::now();
+        let first = waiting.as_ref().map_or(last, |w| w.first);
+        *waiting = Some(Self { first, last });
+    }
+
+    fn due(&self) -> Instant {
+        (self.last + QUIET).min(self.first + PATIENCE)
+    }
+}
+
+/// Adds a later update to one that was not carried out.
+fn merge(unapplied: &mut Option<Update>, update: Update) {
+    match unapplied {
+        None => *unapplied = Some(update),
+        Some(earlier) => {
+            let Update {
+                ports,
+                names,
+                node_addresses,
+                serial,
+            } = update;
+            earlier.ports.extend(ports);
+            earlier.names.extend(names);
+            earlier.node_addresses = node_addresses.or(earlier.node_addresses.take());
+            earlier.serial = serial;
+        }
+    }
+}
+
+/// Seconds since 1970: the zone's SOA serial.
+fn now() -> u32 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs() as u32)
+}

@@ -1,0 +1,96 @@
+//! `signpost cleanup`: removes what an instance has pinned, so that the node is as if it had never run.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context as _, ensure};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+
+use crate::{agent::report, config::Instance};
+
+/// Removes the pins of an instance whose agent does not run. With its links the programs leave the interfaces, and
+/// connections through Service addresses break. What a files source gave out stays.
+///
+/// # Errors
+/// Where the agent runs, or a pin cannot be removed.
+pub fn run(instance: &Instance) -> anyhow::Result<String> {
+    let root = &instance.bpffs_root;
+    ensure!(
+        !report::is_alive(root),
+        "the agent of this instance runs: stop it first, it would only make its pins anew"
+    );
+    if !root.exists() {
+        return Ok(format!("nothing is pinned under {}\n", root.display()));
+    }
+    // A wrong flag must not empty a folder of another kind.
+    let kind = statfs(root).with_context(|| format!("{} cannot be read", root.display()))?;
+    ensure!(
+        kind.filesystem_type() == BPF_FS_MAGIC,
+        "{} is not in a bpffs; give the folder that the agent has as --bpffs-root",
+        root.display()
+    );
+    let removed = remove(root)?;
+    Ok(format!("removed {removed} pins under {}\n", root.display()))
+}
+
+/// Removes a folder with all that is in it; returns how many files that were.
+fn remove(folder: &Path) -> anyhow::Result<usize> {
+    let context = || format!("{} cannot be removed", folder.display());
+    let mut removed = 0;
+    for entry in fs::read_dir(folder).with_context(context)? {
+        let entry = entry.with_context(context)?;
+        let path = entry.path();
+        if entry.file_type().with_context(context)?.is_dir() {
+            removed += remove(&path)?;
+        } else {
+            fs::remove_file(&path)
+                .with_context(|| format!("{} cannot be removed", path.display()))?;
+            removed += 1;
+        }
+    }
+    fs::remove_dir(folder).with_context(context)?;
+    Ok(removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::fcntl::{Flock, FlockArg};
+
+    use super::*;
+
+    #[test]
+    fn a_folder_that_is_not_in_a_bpffs_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let precious = folder.path().join("precious");
+        fs::write(&precious, "x").unwrap();
+        let instance = Instance {
+            bpffs_root: folder.path().into(),
+            state_folder: folder.path().join("state"),
+        };
+        assert!(run(&instance).unwrap_err().to_string().contains("bpffs"));
+        assert!(precious.exists());
+    }
+
+    #[test]
+    fn the_pins_of_a_living_agent_are_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = fs::File::open(folder.path()).unwrap();
+        let held = Flock::lock(held, FlockArg::LockExclusiveNonblock).unwrap();
+        let instance = Instance {
+            bpffs_root: folder.path().into(),
+            state_folder: folder.path().into(),
+        };
+        assert!(run(&instance).unwrap_err().to_string().contains("runs"));
+        drop(held);
+    }
+
+    #[test]
+    fn a_folder_is_removed_with_all_that_is_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("root");
+        fs::create_dir_all(root.join("v1/links")).unwrap();
+        fs::write(root.join("v1/links/7"), "").unwrap();
+        fs::write(root.join("v1/flows"), "").unwrap();
+        assert_eq!(remove(&root).unwrap(), 2);
+        assert!(!root.exists());
+    }
+}

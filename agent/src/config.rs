@@ -1,0 +1,334 @@
+//! The agent's configuration. Every flag is also an environment variable, and every piece of state is per instance:
+//! several agents run on one machine when each has folders of its own.
+
+use std::{fmt, net::IpAddr, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use ipnet::IpNet;
+
+const HOST_NAME: &str = "/proc/sys/kernel/hostname";
+
+/// Where an instance keeps what outlives its process. All commands that read need these and nothing else.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    /// Folder in a mounted bpffs that this instance pins its maps and links under
+    #[arg(
+        long,
+        env = "SIGNPOST_BPFFS_ROOT",
+        value_name = "DIR",
+        default_value = "/sys/fs/bpf/signpost"
+    )]
+    pub bpffs_root: PathBuf,
+
+    /// Folder for what the agent remembers: its last report, the addresses that a files source gave out
+    #[arg(
+        long,
+        env = "SIGNPOST_STATE_FOLDER",
+        value_name = "DIR",
+        default_value = "/var/lib/signpost"
+    )]
+    pub state_folder: PathBuf,
+}
+
+/// Flags of `signpost agent`.
+#[derive(Args, Clone, Debug)]
+pub struct AgentConfig {
+    /// Where this instance keeps its state.
+    #[command(flatten)]
+    pub instance: Instance,
+
+    /// Folder for the socket that `signpost dns` learns the zone from
+    #[arg(
+        long,
+        env = "SIGNPOST_RUN_FOLDER",
+        value_name = "DIR",
+        default_value = "/run/signpost"
+    )]
+    pub run_folder: PathBuf,
+
+    /// Name of this node, as its Node object has it [default: the host name in lower case]
+    #[arg(long, env = "SIGNPOST_NODE_NAME", value_name = "NAME")]
+    pub node_name: Option<String>,
+
+    /// The cluster's domain
+    #[arg(
+        long,
+        env = "SIGNPOST_CLUSTER_DOMAIN",
+        value_name = "NAME",
+        default_value = "cluster.local"
+    )]
+    pub cluster_domain: String,
+
+    /// Address of the cluster's DNS, one for each family [default: the ClusterIPs of Service kube-system/kube-dns]
+    #[arg(
+        long,
+        env = "SIGNPOST_DNS_ADDRESS",
+        value_name = "IP",
+        value_delimiter = ','
+    )]
+    pub dns_address: Vec<IpAddr>,
+
+    /// Where Services and their endpoints are learned from: `kube` (API server) or `files:DIR` (a folder of manifests)
+    #[arg(
+        long,
+        env = "SIGNPOST_SOURCE",
+        value_name = "SOURCE",
+        default_value = "kube"
+    )]
+    pub source: Source,
+
+    /// Credentials for the API server [default: $KUBECONFIG, ~/.kube/config, then the pod's service account]
+    #[arg(long, env = "SIGNPOST_KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// URL of the API server, instead of the one in the credentials. An agent cannot reach it through the Service
+    /// address that it is itself to provide
+    #[arg(long, env = "SIGNPOST_API_SERVER", value_name = "URL")]
+    pub api_server: Option<String>,
+
+    /// Range that a files source takes ClusterIPs from, one for each family
+    #[arg(
+        long,
+        env = "SIGNPOST_SERVICE_RANGE",
+        value_name = "CIDR",
+        value_delimiter = ',',
+        default_value = "10.96.0.0/12"
+    )]
+    pub service_range: Vec<IpNet>,
+
+    /// Names of the pods' host-side interfaces; `*` stands for any letters
+    #[arg(
+        long,
+        env = "SIGNPOST_POD_INTERFACES",
+        value_name = "PATTERN",
+        value_delimiter = ',',
+        default_value = "veth*,cali*,lxc*,eni*,azv*,gke*"
+    )]
+    pub pod_interfaces: Vec<String>,
+
+    /// Root of the cgroup2 hierarchy of this node [default: found in /proc/self/mountinfo]
+    #[arg(long, env = "SIGNPOST_CGROUP_ROOT", value_name = "DIR")]
+    pub cgroup_root: Option<PathBuf>,
+
+    /// For how many seconds negative DNS answers are given after the agent was last in sync with its source
+    #[arg(
+        long,
+        env = "SIGNPOST_NEGATIVE_GRACE",
+        value_name = "SECONDS",
+        default_value_t = 300
+    )]
+    pub negative_grace: u32,
+
+    /// Where /livez, /healthz and /readyz are served
+    #[arg(
+        long,
+        env = "SIGNPOST_HEALTH_ADDRESS",
+        value_name = "IP:PORT",
+        default_value = "0.0.0.0:10256"
+    )]
+    pub health_address: SocketAddr,
+
+    /// Where /metrics is served
+    #[arg(
+        long,
+        env = "SIGNPOST_METRICS_ADDRESS",
+        value_name = "IP:PORT",
+        default_value = "127.0.0.1:10249"
+    )]
+    pub metrics_address: SocketAddr,
+
+    /// What is logged, and how.
+    #[command(flatten)]
+    pub log: LogConfig,
+}
+
+/// Flags for the log.
+#[derive(Args, Clone, Debug)]
+pub struct LogConfig {
+    /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or a list such as `info,signpost=debug`
+    #[arg(
+        long,
+        env = "SIGNPOST_LOG_LEVEL",
+        value_name = "FILTER",
+        default_value = "info"
+    )]
+    pub log_level: String,
+
+    /// How lines are written
+    #[arg(
+        long,
+        env = "SIGNPOST_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "text"
+    )]
+    pub log_format: LogFormat,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Where objects come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The API server.
+    Kube,
+    /// A folder of manifests.
+    Files(PathBuf),
+}
+
+impl FromStr for Source {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            None if text == "kube" => Ok(Self::Kube),
+            Some(("files", folder)) if !folder.is_empty() => Ok(Self::Files(folder.into())),
+            _ => Err("give `kube`, or `files:DIR` with a folder of manifests".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kube => f.write_str("kube"),
+            Self::Files(folder) => write!(f, "files:{}", folder.display()),
+        }
+    }
+}
+
+impl AgentConfig {
+    /// The node's name: the flag, else the host name in lower case, as the kubelet names its node.
+    ///
+    /// # Errors
+    /// Where the host name cannot be read.
+    pub fn node_name(&self) -> anyhow::Result<String> {
+        match &self.node_name {
+            Some(name) => Ok(name.clone()),
+            None => {
+                let name = std::fs::read_to_string(HOST_NAME)
+                    .with_context(|| format!("give --node-name: {HOST_NAME} cannot be read"))?;
+                Ok(name.trim().to_lowercase())
+            }
+        }
+    }
+
+    /// How long negative answers outlive the last sync.
+    pub const fn negative_grace(&self) -> Duration {
+        Duration::from_secs(self.negative_grace as u64)
+    }
+
+    /// Writes every setting in effect into the log.
+    pub fn log(&self, node_name: &str) {
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            node_name,
+            cluster_domain = self.cluster_domain,
+            dns_address = ?self.dns_address,
+            source = %self.source,
+            kubeconfig = ?self.kubeconfig,
+            api_server = self.api_server,
+            service_range = ?self.service_range,
+            pod_interfaces = ?self.pod_interfaces,
+            bpffs_root = ?self.instance.bpffs_root,
+            state_folder = ?self.instance.state_folder,
+            run_folder = ?self.run_folder,
+            cgroup_root = ?self.cgroup_root,
+            negative_grace = self.negative_grace,
+            health_address = %self.health_address,
+            metrics_address = %self.metrics_address,
+            log_level = self.log.log_level,
+            "the agent starts with this configuration"
+        );
+    }
+}
+
+impl LogConfig {
+    /// Sends the process's log to its standard error.
+    ///
+    /// # Errors
+    /// Where the filter cannot be understood.
+    pub fn start(&self) -> anyhow::Result<()> {
+        let filter = tracing_subscriber::EnvFilter::try_new(&self.log_level)
+            .map_err(|e| anyhow::anyhow!("--log-level {}: {e}", self.log_level))?;
+        let subscriber = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr);
+        let started = match self.log_format {
+            LogFormat::Text => subscriber.try_init(),
+            LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
+        };
+        started.map_err(|e| anyhow::anyhow!("the log cannot be started: {e}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        config: AgentConfig,
+    }
+
+    fn parse(flags: &[&str]) -> Result<AgentConfig, clap::Error> {
+        Line::try_parse_from(std::iter::once(&"agent").chain(flags)).map(|l| l.config)
+    }
+
+    #[test]
+    fn without_flags_the_defaults_are_those_of_a_kubeadm_cluster() {
+        let config = parse(&[]).unwrap();
+        assert_eq!(config.source, Source::Kube);
+        assert_eq!(config.cluster_domain, "cluster.local");
+        assert_eq!(config.service_range, ["10.96.0.0/12".parse().unwrap()]);
+        assert_eq!(config.negative_grace(), Duration::from_secs(300));
+        assert!(config.dns_address.is_empty());
+    }
+
+    #[test]
+    fn a_source_is_kube_or_a_folder() {
+        let config = parse(&["--source", "files:/etc/signpost"]).unwrap();
+        assert_eq!(config.source, Source::Files("/etc/signpost".into()));
+        assert_eq!(config.source.to_string(), "files:/etc/signpost");
+        for wrong in ["files:", "files", "etcd:/x", ""] {
+            assert!(parse(&["--source", wrong]).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn lists_are_given_with_commas() {
+        let config = parse(&[
+            "--dns-address=10.96.0.10,fd00::a",
+            "--service-range=10.96.0.0/16,fd00::/112",
+        ])
+        .unwrap();
+        assert_eq!(config.dns_address.len(), 2);
+        assert_eq!(config.service_range.len(), 2);
+    }
+
+    #[test]
+    fn every_flag_is_an_environment_variable_of_the_same_name() {
+        use clap::CommandFactory;
+        for arg in Line::command().get_arguments() {
+            let Some(flag) = arg.get_long().filter(|l| *l != "help") else {
+                continue;
+            };
+            let variable = format!("SIGNPOST_{}", flag.replace('-', "_").to_uppercase());
+            assert_eq!(
+                arg.get_env(),
+                Some(std::ffi::OsStr::new(&variable)),
+                "{flag}"
+            );
+        }
+    }
+}
