@@ -1,14 +1,31 @@
 //! The cluster's DNS zone: one source of truth for the kernel's maps and for `signpost dns`. Pure.
 
+#[cfg(test)]
+mod kernel_rule;
+mod lookup;
 pub mod name;
+mod reverse;
+mod service;
+#[cfg(test)]
+mod tests;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use signpost_common::dns::qtype;
 
 use crate::{
     model::ObjectName,
     registry::{Changes, Registry},
 };
 
+use reverse::{Holder, Reverse};
+use service::{Kind, ServiceRecords};
+
+pub use lookup::NS;
 pub use name::Name;
 
 /// What building the zone has to know beside the registry.
@@ -111,15 +128,21 @@ pub struct Zone {
     config: ZoneConfig,
     serial: u32,
     entries: BTreeMap<Name, NameEntry>,
+    namespaces: BTreeSet<Arc<str>>,
+    services: BTreeMap<ObjectName, ServiceRecords>,
+    reverse: Reverse,
 }
 
 impl Zone {
-    /// An empty zone.
+    /// An empty zone: it has not even an apex before the first update.
     pub fn new(config: ZoneConfig) -> Self {
         Self {
             config,
             serial: 0,
             entries: BTreeMap::new(),
+            namespaces: BTreeSet::new(),
+            services: BTreeMap::new(),
+            reverse: Reverse::default(),
         }
     }
 
@@ -131,25 +154,63 @@ impl Zone {
         changes: &Changes,
         serial: u32,
     ) -> BTreeMap<Name, Option<NameEntry>> {
-        let _ = (registry, changes, serial);
-        todo!()
-    }
-
-    /// Answers a question as CoreDNS with kubeadm's Corefile does. `qtype` is the number of RFC 1035 and its successors.
-    pub fn lookup(&self, name: &Name, qtype: u16) -> Lookup {
-        let _ = (name, qtype);
-        todo!()
+        self.serial = serial;
+        let mut changed = BTreeMap::new();
+        if self.entries.is_empty() {
+            for (name, entry) in self.fixed() {
+                self.set(name, Some(entry), &mut changed);
+            }
+        }
+        let mut services = changes.services.clone();
+        for namespace in &changes.namespaces {
+            let exists = registry.has_namespace(namespace);
+            let differs = if exists {
+                self.namespaces.insert(namespace.clone())
+            } else {
+                self.namespaces.remove(namespace)
+            };
+            if !differs {
+                continue;
+            }
+            if let Some(name) = self.namespace_name(namespace) {
+                let entry = NameEntry {
+                    namespace: true,
+                    complete: true,
+                    ttl: self.config.ttl,
+                    ..NameEntry::default()
+                };
+                self.set(name, exists.then_some(entry), &mut changed);
+            }
+            let first = ObjectName::new(namespace.clone(), "");
+            let known = self.services.range(first..).map(|(name, _)| name);
+            services.extend(
+                known
+                    .take_while(|name| name.namespace == *namespace)
+                    .cloned(),
+            );
+        }
+        for service in services {
+            self.update_service(registry, service, &mut changed);
+        }
+        changed
     }
 
     /// Every name that the kernel may know, with what it may know of it.
+    ///
+    /// The kernel's rule for a name that is not in here: NXDOMAIN where the label below the zone, the namespace or the
+    /// Service is not in here either, or where more than two labels are left of a Service; else it asks user space.
     pub fn entries(&self) -> &BTreeMap<Name, NameEntry> {
         &self.entries
     }
 
     /// The Service that a name belongs to: names wait for it, and go before it.
     pub fn service_of(&self, name: &Name) -> Option<ObjectName> {
-        let _ = name;
-        todo!()
+        let labels = name.below(&self.config.domain)?;
+        let [b"svc", namespace, service, ..] = labels.as_slice() else {
+            return None;
+        };
+        let text = |label| std::str::from_utf8(label).ok();
+        Some(ObjectName::new(text(namespace)?, text(service)?))
     }
 
     /// The configuration.
@@ -161,4 +222,115 @@ impl Zone {
     pub fn serial(&self) -> u32 {
         self.serial
     }
+
+    /// Names that are there whatever the cluster has.
+    fn fixed(&self) -> Vec<(Name, NameEntry)> {
+        let domain = &self.config.domain;
+        let entry = |complete, user: &[u16]| NameEntry {
+            complete,
+            user: user.to_vec(),
+            ttl: self.config.ttl,
+            ..NameEntry::default()
+        };
+        let mut ns = entry(true, &[]);
+        for address in &self.config.dns {
+            match address {
+                IpAddr::V4(a) => ns.a.push(*a),
+                IpAddr::V6(a) => ns.aaaa.push(*a),
+            }
+        }
+        [
+            (Some(domain.clone()), entry(true, &[qtype::SOA, NS])),
+            (domain.child("svc"), entry(true, &[])),
+            (domain.child("pod"), entry(true, &[])),
+            // CoreDNS denies all other types of this name, which the kernel has no way to say.
+            (domain.child("dns-version"), entry(false, &[qtype::TXT])),
+            // CoreDNS denies this name, though there is one below it.
+            (domain.child("dns"), entry(false, &[])),
+            (self.ns_dns(), ns),
+        ]
+        .into_iter()
+        .filter_map(|(name, entry)| Some((name?, entry)))
+        .collect()
+    }
+
+    fn update_service(
+        &mut self,
+        registry: &Registry,
+        name: ObjectName,
+        changed: &mut BTreeMap<Name, Option<NameEntry>>,
+    ) {
+        let records = ServiceRecords::new(registry, &name);
+        let own = self.service_name(&name);
+        let entries = match (&records, &own) {
+            (Some(records), Some(own)) if self.namespaces.contains(&name.namespace) => {
+                records.entries(own, self.config.ttl)
+            }
+            _ => BTreeMap::new(),
+        };
+        let old = self.services.remove(&name).unwrap_or_default();
+        for (address, holder) in holders(&name, &old) {
+            self.reverse.remove(address, holder);
+        }
+        if let Some(own) = own {
+            for gone in old.entries(&own, self.config.ttl).into_keys() {
+                if !entries.contains_key(&gone) {
+                    self.set(gone, None, changed);
+                }
+            }
+        }
+        for (entry_name, entry) in entries {
+            self.set(entry_name, Some(entry), changed);
+        }
+        if let Some(records) = records {
+            for (address, holder) in holders(&name, &records) {
+                self.reverse.insert(address, holder);
+            }
+            self.services.insert(name, records);
+        }
+    }
+
+    fn set(
+        &mut self,
+        name: Name,
+        entry: Option<NameEntry>,
+        changed: &mut BTreeMap<Name, Option<NameEntry>>,
+    ) {
+        let differs = match &entry {
+            Some(entry) => self.entries.get(&name) != Some(entry),
+            None => self.entries.remove(&name).is_some(),
+        };
+        if !differs {
+            return;
+        }
+        if let Some(entry) = &entry {
+            self.entries.insert(name.clone(), entry.clone());
+        }
+        changed.insert(name, entry);
+    }
+
+    fn namespace_name(&self, namespace: &str) -> Option<Name> {
+        self.config.domain.child("svc")?.child(namespace)
+    }
+
+    fn service_name(&self, service: &ObjectName) -> Option<Name> {
+        self.namespace_name(&service.namespace)?
+            .child(&*service.name)
+    }
+
+    fn ns_dns(&self) -> Option<Name> {
+        self.config.domain.child("dns")?.child("ns")
+    }
+}
+
+fn holders(name: &ObjectName, records: &ServiceRecords) -> Vec<(IpAddr, Holder)> {
+    let own = match &records.kind {
+        Kind::ClusterIp { addresses, .. } => addresses.as_slice(),
+        Kind::Absent | Kind::Headless | Kind::External(_) => &[],
+    };
+    let endpoints = records.endpoints.iter().map(|e| e.address);
+    own.iter()
+        .map(|&a| (a, Holder::Service(name.clone())))
+        .chain(endpoints.map(|a| (a, Holder::Endpoint(name.clone()))))
+        .collect()
 }

@@ -1,0 +1,291 @@
+//! The kernel's rule over [`Zone::entries`], written down a second time, and the proof that it never contradicts
+//! [`Zone::lookup`].
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use proptest::prelude::*;
+use signpost_common::{
+    dns::qtype,
+    name::{MAX_LABELS, MAX_NAME},
+};
+
+use super::{tests::*, *};
+use crate::model::{Event, Kind as ObjectKind, Object, ServiceKind};
+
+#[derive(Debug, PartialEq)]
+enum Verdict {
+    Answer(BTreeSet<IpAddr>),
+    NoData,
+    NxDomain,
+    Pass,
+}
+
+/// What the kernel does with a question.
+fn kernel(zone: &Zone, name: &Name, qtype: u16) -> Verdict {
+    let entries = zone.entries();
+    let labels: Vec<&[u8]> = name.labels().collect();
+    if labels.len() > MAX_LABELS || name.wire().len() >= MAX_NAME || qtype == 255 {
+        return Verdict::Pass;
+    }
+    let Some(below) = name.below(&zone.config().domain) else {
+        return Verdict::Pass;
+    };
+    if let Some(entry) = entries.get(name) {
+        let addresses: BTreeSet<IpAddr> = match qtype {
+            qtype::A => entry.a.iter().map(|&a| a.into()).collect(),
+            qtype::AAAA => entry.aaaa.iter().map(|&a| a.into()).collect(),
+            _ => BTreeSet::new(),
+        };
+        return if !addresses.is_empty() {
+            Verdict::Answer(addresses)
+        } else if entry.user.contains(&qtype) || !entry.complete {
+            Verdict::Pass
+        } else {
+            Verdict::NoData
+        };
+    }
+    let suffix = |count: usize| {
+        let mut suffix = zone.config().domain.clone();
+        for label in &below[..count.min(below.len())] {
+            suffix = suffix.child(label).unwrap();
+        }
+        entries.get(&suffix)
+    };
+    if suffix(1).is_none() {
+        return Verdict::NxDomain;
+    }
+    if below[0] != b"svc" {
+        return Verdict::Pass;
+    }
+    if suffix(2).is_none_or(|e| !e.namespace) {
+        return Verdict::NxDomain;
+    }
+    match suffix(3) {
+        None => Verdict::NxDomain,
+        Some(entry) if entry.service && below.len() > 5 => Verdict::NxDomain,
+        Some(_) => Verdict::Pass,
+    }
+}
+
+fn agrees(zone: &Zone, name: &Name, qtype: u16) -> Result<(), TestCaseError> {
+    let lookup = zone.lookup(name, qtype);
+    match kernel(zone, name, qtype) {
+        Verdict::Pass => {}
+        Verdict::NoData => prop_assert_eq!(lookup, Lookup::NoData, "{} {}", name, qtype),
+        Verdict::NxDomain => prop_assert_eq!(lookup, Lookup::NxDomain, "{} {}", name, qtype),
+        Verdict::Answer(addresses) => {
+            let Lookup::Answer { answers, .. } = &lookup else {
+                return Err(TestCaseError::fail(format!("{name} {qtype}: {lookup:?}")));
+            };
+            let said: BTreeSet<IpAddr> = answers
+                .iter()
+                .filter_map(|r| match &r.data {
+                    RecordData::Address(a) if r.owner.is_none() && r.ttl == zone.config().ttl => {
+                        Some(*a)
+                    }
+                    _ => None,
+                })
+                .collect();
+            prop_assert_eq!(&said, &addresses, "{} {}", name, qtype);
+            prop_assert_eq!(said.len(), answers.len(), "{} {}", name, qtype);
+        }
+    }
+    Ok(())
+}
+
+// Few labels, so that they meet: a namespace called `svc`, a Service called like a hostname, and so on.
+const LABELS: [&str; 12] = [
+    "svc", "pod", "dns", "ns", "com", "ent", "dev", "web-0", "_http", "_tcp", "10-0-0-1", "_",
+];
+
+fn label() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(&LABELS[..8])
+}
+
+fn address() -> impl Strategy<Value = IpAddr> {
+    prop_oneof![
+        (1u8..4).prop_map(|n| IpAddr::from([10, 0, 0, n])),
+        (1u16..4).prop_map(|n| IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, n])),
+    ]
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let service_kind = prop_oneof![
+        prop::collection::btree_set(address(), 0..3)
+            .prop_map(|a| ServiceKind::ClusterIp(a.into_iter().collect())),
+        Just(ServiceKind::Headless),
+        prop::sample::select(vec![
+            "example.com",
+            "ent.dev.svc.cluster.local",
+            "com.com.svc.cluster.local",
+            "ns.dns.cluster.local",
+            "192.0.2.1",
+        ])
+        .prop_map(|t| ServiceKind::ExternalName(t.to_owned())),
+    ];
+    let apply_service =
+        (label(), label(), service_kind, 0usize..3).prop_map(|(namespace, name, kind, ports)| {
+            let ports = [("http", 80), ("", 81)][..ports.min(2)].to_vec();
+            Event::Apply(
+                Object::Service(service(namespace, name, kind, &ports)),
+                vec![],
+            )
+        });
+    let endpoints = prop::collection::vec(
+        (
+            address(),
+            any::<bool>(),
+            prop::option::of(prop::sample::select(vec!["web-0", "10-0-0-1"])),
+        ),
+        0..4,
+    );
+    let apply_slice = (label(), label(), 0..3, endpoints, any::<bool>()).prop_map(
+        |(namespace, name, n, endpoints, ports)| {
+            let slice = slice(
+                namespace,
+                &format!("{name}-{n}"),
+                name,
+                if ports { &[("http", 8080)] } else { &[] },
+                &endpoints,
+            );
+            Event::Apply(Object::EndpointSlice(slice), vec![])
+        },
+    );
+    prop_oneof![
+        4 => apply_service,
+        4 => apply_slice,
+        3 => label().prop_map(|n| Event::Apply(Object::Namespace(ObjectName::new("", n)), vec![])),
+        1 => label().prop_map(|n| Event::Delete(ObjectKind::Namespace, ObjectName::new("", n))),
+        1 => (label(), label()).prop_map(|(a, b)| Event::Delete(ObjectKind::Service, ObjectName::new(a, b))),
+        1 => (label(), label(), 0..3).prop_map(|(a, b, n)| {
+            Event::Delete(ObjectKind::EndpointSlice, ObjectName::new(a, format!("{b}-{n}")))
+        }),
+    ]
+}
+
+fn asked_name() -> impl Strategy<Value = Name> {
+    let label = prop_oneof![
+        12 => prop::sample::select(&LABELS[..]).prop_map(|l| l.as_bytes().to_vec()),
+        1 => prop::collection::vec(any::<u8>(), 1..6),
+        1 => Just(b"dns-version".to_vec()),
+        1 => Just(b"fd00--1".to_vec()),
+    ];
+    (
+        prop::collection::vec(label, 0..6),
+        prop_oneof![1 => Just(""), 3 => Just("svc"), 3 => Just("dev svc"), 3 => Just("ent dev svc"), 1 => Just("pod")],
+        prop_oneof![9 => Just("cluster local"), 1 => Just("com")],
+    )
+        .prop_map(|(left, middle, zone)| {
+            let right = middle.split_whitespace().chain(zone.split_whitespace());
+            let name = right.rev().fold(Name::default(), |n, l| n.child(l).unwrap());
+            left.iter().fold(name, |n, l| n.child(l).unwrap())
+        })
+}
+
+const TYPES: [u16; 12] = [
+    qtype::A,
+    qtype::AAAA,
+    qtype::SRV,
+    qtype::TXT,
+    qtype::CNAME,
+    qtype::PTR,
+    qtype::SOA,
+    NS,
+    15,
+    65,
+    255,
+    9999,
+];
+
+proptest! {
+    #[test]
+    fn the_kernel_never_contradicts_the_zone(
+        steps in prop::collection::vec(prop::collection::vec(event(), 0..8), 1..5),
+        names in prop::collection::vec(asked_name(), 30),
+    ) {
+        let mut registry = Registry::default();
+        let mut zone = Zone::new(config());
+        let mut followed = BTreeMap::new();
+        for (serial, events) in steps.into_iter().enumerate() {
+            for event in events {
+                registry.apply(event);
+            }
+            let changes = registry.take_changes();
+            for (name, entry) in zone.update(&registry, &changes, serial as u32) {
+                match entry {
+                    Some(entry) => followed.insert(name, entry),
+                    None => followed.remove(&name),
+                };
+            }
+            // Whoever follows the changes has what there is, and so has a zone that is built at once.
+            prop_assert_eq!(&followed, zone.entries());
+            let all = Changes {
+                services: changes_of_all(&registry),
+                namespaces: registry.namespaces().cloned().collect(),
+                node: false,
+            };
+            let mut fresh = Zone::new(config());
+            fresh.update(&registry, &all, 0);
+            prop_assert_eq!(fresh.entries(), zone.entries());
+            let known: Vec<Name> = zone.entries().keys().cloned().collect();
+            for name in names.iter().chain(&known) {
+                for qtype in TYPES {
+                    agrees(&zone, name, qtype)?;
+                    prop_assert_eq!(fresh.lookup(name, qtype), zone.lookup(name, qtype));
+                }
+            }
+        }
+    }
+}
+
+fn changes_of_all(registry: &Registry) -> BTreeSet<ObjectName> {
+    let mut all: BTreeSet<ObjectName> = registry.services().map(|s| s.name.clone()).collect();
+    for namespace in &LABELS[..8] {
+        all.extend(
+            LABELS[..8]
+                .iter()
+                .map(|name| ObjectName::new(*namespace, *name)),
+        );
+    }
+    all
+}
+
+#[test]
+fn the_kernel_passes_what_the_zone_leaves_open() {
+    let zone = example();
+    let verdict = |text: &str, qtype| kernel(&zone, &Name::from_text(text).unwrap(), qtype);
+    for (name, qtype, expected) in [
+        ("ns.dns.cluster.local", qtype::AAAA, Verdict::NoData),
+        ("dns.cluster.local", qtype::A, Verdict::Pass),
+        ("dns-version.cluster.local", qtype::A, Verdict::Pass),
+        ("10-0-0-1.dev.pod.cluster.local", qtype::A, Verdict::Pass),
+        ("ext.dev.svc.cluster.local", qtype::A, Verdict::Pass),
+        ("ext.dev.svc.cluster.local", qtype::TXT, Verdict::Pass),
+        (
+            "_http._tcp.ent.dev.svc.cluster.local",
+            qtype::SRV,
+            Verdict::Pass,
+        ),
+        (
+            "api.github.com.dev.svc.cluster.local",
+            qtype::A,
+            Verdict::NxDomain,
+        ),
+        (
+            "api.github.com.svc.cluster.local",
+            qtype::A,
+            Verdict::NxDomain,
+        ),
+        ("api.github.com.cluster.local", qtype::A, Verdict::NxDomain),
+        (
+            "a.b.c.ent.dev.svc.cluster.local",
+            qtype::A,
+            Verdict::NxDomain,
+        ),
+        ("ent.dev.svc.cluster.local", qtype::AAAA, Verdict::NoData),
+        ("none.dev.svc.cluster.local", qtype::A, Verdict::NxDomain),
+        ("github.com", qtype::A, Verdict::Pass),
+    ] {
+        assert_eq!(verdict(name, qtype), expected, "{name}");
+    }
+}
