@@ -44,16 +44,6 @@ pub struct NameKey {
 const _: () = assert!(size_of::<NameKey>() == 24);
 
 impl NameKey {
-    /// The root's key.
-    pub const ZERO: Self = Self {
-        first: 0,
-        second: 0,
-        length: 0,
-        labels: 0,
-        qtype: 0,
-        pad: 0,
-    };
-
     /// A number that tells keys apart: the `check` of the values under them.
     #[inline(always)]
     pub fn check(&self) -> u32 {
@@ -96,12 +86,11 @@ impl Hasher {
         self.words += 1;
     }
 
-    /// Ends a label. `length` and `labels` are those of the name made of the labels so far, whose key this is then.
+    /// Ends a label of `length` bytes (without its length byte).
     #[inline(always)]
-    pub fn end_label(&mut self, length: u16, labels: u16) -> NameKey {
-        self.key.length = length;
-        self.key.labels = labels;
-        self.key
+    pub fn end_label(&mut self, length: u16) {
+        self.key.length += length + 1;
+        self.key.labels += 1;
     }
 
     /// How many words were added.
@@ -170,8 +159,9 @@ pub fn hash(name: &[u8], keys: &HashKeys) -> Option<NameKey> {
                 [keys.words[n], keys.words[n + 1]],
             );
         }
+        hasher.end_label(name[start].into());
     }
-    Some(hasher.end_label(at as u16, labels as u16))
+    Some(hasher.key())
 }
 
 #[inline(always)]

@@ -1,0 +1,119 @@
+//! Clients that count failures.
+
+use std::{
+    collections::BTreeMap,
+    io::Read as _,
+    net::{SocketAddr, ToSocketAddrs as _, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, ensure};
+use signpost_tests::lab::client::{Load, get as request};
+
+/// How long a single attempt may take. A SYN that is lost is sent again after a second, so a lost one is a failure.
+const PATIENCE: Duration = Duration::from_millis(900);
+
+/// Prints the addresses of a name.
+pub(crate) fn resolve(name: &str) -> anyhow::Result<()> {
+    let mut found: Vec<_> = (name, 0)
+        .to_socket_addrs()
+        .with_context(|| format!("cannot resolve {name}"))?
+        .map(|address| address.ip())
+        .collect();
+    found.sort();
+    found.dedup();
+    for address in found {
+        println!("{address}");
+    }
+    Ok(())
+}
+
+/// Prints what a server answers.
+pub(crate) fn get(target: &str) -> anyhow::Result<()> {
+    println!("{}", attempt(target)?);
+    Ok(())
+}
+
+/// Runs until standard input ends, then prints a [`Load`] as JSON.
+pub(crate) fn run(target: &str, udp: Option<SocketAddr>) -> anyhow::Result<()> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let datagrams = udp.map(|address| {
+        let stop = Arc::clone(&stop);
+        thread::spawn(move || send(address, &stop))
+    });
+    let connections = {
+        let (stop, target) = (Arc::clone(&stop), target.to_owned());
+        thread::spawn(move || {
+            let mut load = Load::default();
+            while !stop.load(Ordering::Relaxed) {
+                load.count(attempt(&target));
+            }
+            load
+        })
+    };
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+    stop.store(true, Ordering::Relaxed);
+    let mut all = BTreeMap::new();
+    all.insert("tcp", connections.join().unwrap_or_default());
+    if let Some(datagrams) = datagrams {
+        all.insert("udp", datagrams.join().unwrap_or_default());
+    }
+    println!("{}", serde_json::to_string(&all)?);
+    Ok(())
+}
+
+fn attempt(target: &str) -> anyhow::Result<String> {
+    let mut addresses = target
+        .to_socket_addrs()
+        .with_context(|| format!("cannot resolve {target}"))?;
+    let address = addresses.next().context("a name without addresses")?;
+    request(address, PATIENCE).with_context(|| format!("{target} at {address}"))
+}
+
+/// Sends datagrams from one socket, one after the answer to the other.
+fn send(address: SocketAddr, stop: &AtomicBool) -> Load {
+    let mut load = Load::default();
+    let mut number = 0_u64;
+    let socket = match connected(address) {
+        Ok(socket) => socket,
+        Err(error) => {
+            load.count(Err(error));
+            return load;
+        }
+    };
+    while !stop.load(Ordering::Relaxed) {
+        number += 1;
+        load.count(exchange(&socket, number));
+        thread::sleep(Duration::from_millis(1));
+    }
+    load
+}
+
+fn connected(address: SocketAddr) -> anyhow::Result<UdpSocket> {
+    let socket = UdpSocket::bind(if address.is_ipv4() {
+        "0.0.0.0:0"
+    } else {
+        "[::]:0"
+    })?;
+    socket.connect(address)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    Ok(socket)
+}
+
+fn exchange(socket: &UdpSocket, number: u64) -> anyhow::Result<String> {
+    socket.send(number.to_string().as_bytes())?;
+    let mut buffer = [0; 512];
+    let length = socket.recv(&mut buffer)?;
+    let answer = String::from_utf8_lossy(&buffer[..length]).into_owned();
+    let (name, echoed) = answer.split_once(' ').context("not an answer")?;
+    ensure!(
+        echoed == number.to_string(),
+        "an answer to another datagram"
+    );
+    Ok(name.to_owned())
+}

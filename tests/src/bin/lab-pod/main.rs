@@ -1,0 +1,60 @@
+//! The program behind the pods of the laboratory: servers that say who they are, and clients that count failures.
+
+use std::net::SocketAddr;
+
+use clap::{Parser, Subcommand};
+
+mod load;
+mod serve;
+
+/// The program behind the pods of the laboratory.
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    role: Role,
+}
+
+#[derive(Subcommand)]
+enum Role {
+    /// Answer on TCP and UDP with the pod's name
+    Serve {
+        /// What to answer with
+        #[arg(long)]
+        name: String,
+        /// Ports to listen on, with both protocols
+        #[arg(long, value_delimiter = ',')]
+        ports: Vec<u16>,
+    },
+    /// Print the addresses of a name, as getaddrinfo gives them, one a line
+    Resolve {
+        /// The name
+        name: String,
+    },
+    /// Print what a server answers, over one TCP connection
+    Get {
+        /// Where it listens; names are resolved
+        target: String,
+    },
+    /// Resolve a name and connect to what it leads to, over and over, until standard input ends; print the counts
+    Load {
+        /// Where to connect, as NAME:PORT
+        target: String,
+        /// An address to which datagrams are sent from one socket as well
+        #[arg(long)]
+        udp: Option<SocketAddr>,
+    },
+    /// Do nothing
+    Pause,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().role {
+        Role::Serve { name, ports } => serve::run(&name, &ports),
+        Role::Resolve { name } => load::resolve(&name),
+        Role::Get { target } => load::get(&target),
+        Role::Load { target, udp } => load::run(&target, udp),
+        Role::Pause => loop {
+            std::thread::park();
+        },
+    }
+}

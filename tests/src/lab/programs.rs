@@ -1,0 +1,77 @@
+//! Where the programs are that the laboratory runs.
+
+use std::{env, path::PathBuf, process::Command, sync::OnceLock};
+
+use anyhow::{Context as _, ensure};
+
+/// The `signpost` binary: `$SIGNPOST_BIN`, else the one in the folder where cargo put the program that runs now. Cargo
+/// builds it anew where it is what started us, because it only does so by itself for programs of the same package.
+///
+/// # Errors
+/// Where there is none.
+pub fn signpost() -> anyhow::Result<PathBuf> {
+    static BUILT: OnceLock<Result<(), String>> = OnceLock::new();
+    if let Some(path) = env::var_os("SIGNPOST_BIN") {
+        return Ok(path.into());
+    }
+    let path = beside_us("signpost")?;
+    let built = BUILT.get_or_init(|| build(&path).map_err(|error| format!("{error:#}")));
+    built.clone().map_err(anyhow::Error::msg)?;
+    ensure!(
+        path.is_file(),
+        "{} is not there: cargo build --package signpost",
+        path.display()
+    );
+    Ok(path)
+}
+
+/// The program behind the pods of the laboratory.
+///
+/// # Errors
+/// Where there is none.
+pub fn lab_pod() -> anyhow::Result<PathBuf> {
+    let path = beside_us("lab-pod")?;
+    ensure!(
+        path.is_file(),
+        "{} is not there: cargo build --package signpost-tests",
+        path.display()
+    );
+    Ok(path)
+}
+
+fn beside_us(name: &str) -> anyhow::Result<PathBuf> {
+    let us = env::current_exe()?;
+    let mut folder = us.parent().context("no folder")?;
+    if folder.ends_with("deps") || folder.ends_with("examples") {
+        folder = folder.parent().context("no folder")?;
+    }
+    Ok(folder.join(name))
+}
+
+fn build(path: &std::path::Path) -> anyhow::Result<()> {
+    let Some(cargo) = env::var_os("CARGO") else {
+        return Ok(());
+    };
+    let mut command = Command::new(cargo);
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).args([
+        "build",
+        "--quiet",
+        "--package",
+        "signpost",
+        "--bin",
+        "signpost",
+    ]);
+    if path
+        .parent()
+        .is_some_and(|folder| folder.ends_with("release"))
+    {
+        command.arg("--release");
+    }
+    let output = command.output().context("cannot start cargo")?;
+    ensure!(
+        output.status.success(),
+        "signpost does not build: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}

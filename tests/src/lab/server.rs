@@ -1,0 +1,28 @@
+//! Servers behind pods.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::ensure;
+
+use super::{pod::Pod, programs};
+
+/// Starts a server in the pod, which answers on TCP and UDP with the pod's name, and waits until it listens.
+///
+/// # Errors
+/// Where it does not listen within a few seconds, with what it said.
+pub fn serve(pod: &Pod, ports: &[u16]) -> anyhow::Result<()> {
+    let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
+    let mut server = pod.command(programs::lab_pod()?)?;
+    server.args(["serve", "--name", pod.name(), "--ports", &ports.join(",")]);
+    pod.start(&mut server)?;
+    let deadline = Instant::now() + Duration::from_secs(5);
+    let listens = format!("{} listens", pod.name());
+    while !pod.log().contains(&listens) {
+        ensure!(Instant::now() < deadline, "no server: {}", pod.log());
+        thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
