@@ -5,6 +5,7 @@
 //! what it reads, `false` from the moment on that it is not. Answers that something does not exist may only be given
 //! for a while after it was last in contact.
 
+pub mod agent;
 pub mod convert;
 pub mod files;
 pub mod kube;

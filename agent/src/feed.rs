@@ -1,0 +1,211 @@
+//! The agent's Unix socket: what `signpost dns` learns the zone from, so that a node watches the API server once.
+//!
+//! The feed keeps every object in the form in which it is sent, reduced to what names are made of. A client gets all
+//! of that at once and then the changes. One that does not keep up is dropped, and comes back for a new snapshot:
+//! nothing here ever waits for a client.
+
+mod server;
+pub mod wire;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use crate::model::{Event, Kind, Object, ObjectName};
+
+pub use server::serve;
+pub use wire::{Hello, Line};
+
+/// Name of the socket in the agent's run folder.
+pub const SOCKET: &str = "agent.sock";
+
+/// Lines that wait for a client before it is dropped: half a minute of a cluster that rolls everything out anew.
+const QUEUE: usize = 16_384;
+
+/// The kinds of object that names are made of.
+pub const KINDS: [Kind; 3] = [Kind::Namespace, Kind::Service, Kind::EndpointSlice];
+
+/// The agent's end: hands on what its source says. Cheap to clone; calls take microseconds and never block on clients.
+#[derive(Clone)]
+pub struct Feed {
+    state: Arc<Mutex<State>>,
+    dns_alive: Option<Arc<OwnedFd>>,
+}
+
+#[derive(Debug)]
+struct State {
+    hello: Hello,
+    in_sync: bool,
+    objects: BTreeMap<(Kind, ObjectName), Bytes>,
+    /// Lists that have begun: what was not named since.
+    unnamed: BTreeMap<Kind, BTreeSet<ObjectName>>,
+    complete: BTreeSet<Kind>,
+    clients: Vec<mpsc::Sender<Bytes>>,
+}
+
+/// What a new client gets: all there is, then the changes.
+struct Subscription {
+    snapshot: Vec<Bytes>,
+    changes: mpsc::Receiver<Bytes>,
+}
+
+impl fmt::Debug for Feed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Feed")
+            .field("dns_alive", &self.dns_alive)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Feed {
+    /// A feed without objects. `dns_alive` is the map of that name, where the dataplane has one.
+    pub fn new(hello: Hello, dns_alive: Option<OwnedFd>) -> Self {
+        Self {
+            state: Arc::new(Mutex::new(State {
+                hello,
+                in_sync: false,
+                objects: BTreeMap::new(),
+                unnamed: BTreeMap::new(),
+                complete: BTreeSet::new(),
+                clients: Vec::new(),
+            })),
+            dns_alive: dns_alive.map(Arc::new),
+        }
+    }
+
+    /// Hands an event on. What names do not depend on is left out.
+    pub fn event(&self, event: &Event) {
+        self.lock().event(event);
+    }
+
+    /// Hands on whether the source is in contact with what it reads.
+    pub fn in_sync(&self, in_sync: bool) {
+        let mut state = self.lock();
+        if state.in_sync != in_sync {
+            state.in_sync = in_sync;
+            state.send(&Line::InSync(in_sync).encode());
+        }
+    }
+
+    /// Hands on another configuration of the zone.
+    pub fn hello(&self, hello: Hello) {
+        let mut state = self.lock();
+        if state.hello != hello {
+            state.send(&Line::Hello(hello.clone()).encode());
+            state.hello = hello;
+        }
+    }
+
+    /// How many clients listen.
+    pub fn clients(&self) -> usize {
+        let mut state = self.lock();
+        state.clients.retain(|client| !client.is_closed());
+        state.clients.len()
+    }
+
+    fn subscribe(&self) -> Subscription {
+        let (sender, changes) = mpsc::channel(QUEUE);
+        let mut state = self.lock();
+        state.clients.push(sender);
+        Subscription {
+            snapshot: state.snapshot(),
+            changes,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn event(&mut self, event: &Event) {
+        match event {
+            Event::Begin(kind) if KINDS.contains(kind) => {
+                let known = self.objects.keys().filter(|(k, _)| k == kind);
+                let known = known.map(|(_, name)| name.clone()).collect();
+                self.unnamed.insert(*kind, known);
+            }
+            Event::Apply(object, _) if KINDS.contains(&object.kind()) => {
+                let (kind, name) = (object.kind(), object.name().clone());
+                if let Some(unnamed) = self.unnamed.get_mut(&kind) {
+                    unnamed.remove(&name);
+                }
+                let event = Event::Apply(reduced(object), Vec::new());
+                let line = Line::Event(event).encode();
+                if self.objects.get(&(kind, name.clone())) != Some(&line) {
+                    self.send(&line);
+                    self.objects.insert((kind, name), line);
+                }
+            }
+            Event::Delete(kind, name) => self.delete(*kind, name.clone()),
+            Event::End(kind) if KINDS.contains(kind) => {
+                for name in self.unnamed.remove(kind).unwrap_or_default() {
+                    self.delete(*kind, name);
+                }
+                if self.complete.insert(*kind) {
+                    self.send(&Line::Event(Event::End(*kind)).encode());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn delete(&mut self, kind: Kind, name: ObjectName) {
+        let key = (kind, name);
+        if self.objects.remove(&key).is_some() {
+            self.send(&Line::Event(Event::Delete(key.0, key.1)).encode());
+        }
+    }
+
+    fn snapshot(&self) -> Vec<Bytes> {
+        let mut lines = vec![Line::Hello(self.hello.clone()).encode()];
+        for kind in KINDS {
+            lines.push(Line::Event(Event::Begin(kind)).encode());
+            let objects = self.objects.iter().filter(|((k, _), _)| *k == kind);
+            lines.extend(objects.map(|(_, line)| line.clone()));
+            // A list that the agent has not seen the end of does not end here either.
+            if self.complete.contains(&kind) {
+                lines.push(Line::Event(Event::End(kind)).encode());
+            }
+        }
+        lines.push(Line::InSync(self.in_sync).encode());
+        lines
+    }
+
+    fn send(&mut self, line: &Bytes) {
+        self.clients
+            .retain(|client| match client.try_send(line.clone()) {
+                Ok(()) => true,
+                Err(mpsc::error::TrySendError::Closed(_)) => false,
+                Err(mpsc::error::TrySendError::Full(_)) => {
+                    tracing::warn!("a DNS server does not read from the feed and is dropped");
+                    false
+                }
+            });
+    }
+}
+
+/// Without what no name depends on, so that a change of that is no change.
+fn reduced(object: &Object) -> Object {
+    let mut object = object.clone();
+    if let Object::EndpointSlice(slice) = &mut object {
+        slice.triggered = None;
+        slice.endpoints.retain(|e| e.ready);
+        for endpoint in &mut slice.endpoints {
+            endpoint.serving = true;
+            endpoint.terminating = false;
+            endpoint.node = None;
+            endpoint.pod = None;
+            endpoint.zone_hints.clear();
+            endpoint.node_hints.clear();
+        }
+    }
+    object
+}

@@ -1,0 +1,122 @@
+//! The feed's socket.
+
+use std::{
+    fs, io,
+    os::{fd::AsRawFd as _, unix::fs::PermissionsExt as _},
+    path::Path,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use bytes::{Bytes, BytesMut};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{UnixListener, UnixStream},
+    task::JoinSet,
+    time::timeout,
+};
+
+use super::{Feed, Subscription, wire};
+
+/// A client that takes nothing for so long is dropped.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Lines written at once.
+const BATCH: usize = 256;
+
+/// Serves a feed on a socket until the process ends. Whoever may enter the socket's folder may connect: the DNS
+/// server has a user of its own.
+///
+/// # Errors
+/// Where the socket cannot be made.
+pub async fn serve(feed: Feed, socket: &Path) -> anyhow::Result<()> {
+    let listener = bind(socket).with_context(|| {
+        let path = socket.display();
+        format!("the socket {path} for signpost dns cannot be made; see --run-folder")
+    })?;
+    let mut clients = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    let feed = feed.clone();
+                    clients.spawn(async move {
+                        tracing::info!("a DNS server listens to the feed");
+                        let ended = client(&feed, stream).await;
+                        tracing::info!(reason = ?ended.err(), "a DNS server left the feed");
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a DNS server cannot connect to the feed");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            },
+            Some(_) = clients.join_next() => {}
+        }
+    }
+}
+
+// The new socket takes the old one's place in one step: there is always one to connect to.
+fn bind(socket: &Path) -> io::Result<UnixListener> {
+    let mut new = socket.as_os_str().to_owned();
+    new.push(".new");
+    let new = Path::new(&new);
+    if let Err(error) = fs::remove_file(new)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error);
+    }
+    let listener = UnixListener::bind(new)?;
+    fs::set_permissions(new, fs::Permissions::from_mode(0o666))?;
+    fs::rename(new, socket)?;
+    Ok(listener)
+}
+
+async fn client(feed: &Feed, mut stream: UnixStream) -> io::Result<()> {
+    let Subscription {
+        snapshot,
+        mut changes,
+    } = feed.subscribe();
+    if let (Some(fd), Some(first)) = (&feed.dns_alive, snapshot.first()) {
+        let sent = wire::send_with_fd(&stream, first, fd.as_raw_fd()).await?;
+        write(&mut stream, &first[sent..]).await?;
+    } else if let Some(first) = snapshot.first() {
+        write(&mut stream, first).await?;
+    }
+    for lines in snapshot.get(1..).unwrap_or_default().chunks(BATCH) {
+        write(&mut stream, &joined(lines)).await?;
+    }
+    drop(snapshot);
+    let mut lines = Vec::with_capacity(BATCH);
+    let mut nothing = [0; 1];
+    loop {
+        tokio::select! {
+            count = changes.recv_many(&mut lines, BATCH) => {
+                if count == 0 {
+                    return Err(io::Error::other("it did not keep up"));
+                }
+                write(&mut stream, &joined(&lines)).await?;
+                lines.clear();
+            }
+            // A client says nothing: that it can be read from is its end.
+            read = stream.read(&mut nothing) => {
+                if read? == 0 {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+async fn write(stream: &mut UnixStream, bytes: &[u8]) -> io::Result<()> {
+    timeout(PATIENCE, stream.write_all(bytes))
+        .await
+        .map_err(|_| io::Error::other("it does not read"))?
+}
+
+fn joined(lines: &[Bytes]) -> BytesMut {
+    let mut all = BytesMut::with_capacity(lines.iter().map(Bytes::len).sum());
+    for line in lines {
+        all.extend_from_slice(line);
+    }
+    all
+}
