@@ -1,1 +1,218 @@
-//! From Kubernetes objects to the model, with a [`crate::model::Problem`] for each field that cannot be used.
+//! From Kubernetes objects to the model, with a [`Problem`] for each field that cannot be used.
+//!
+//! An API server has checked most of this, but not every one, not always, and a folder of manifests nobody. What
+//! cannot be used is left out and named; the rest of the object is used.
+
+mod endpoints;
+mod field;
+mod service;
+mod slice;
+
+use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+
+pub use self::{
+    endpoints::{endpoints, is_mirrored},
+    field::{address, is_dns_label},
+    service::{Addresses, service},
+    slice::slice,
+};
+use crate::model::{Event, Family, Kind, Node, Object, ObjectName, Problem};
+
+/// What became of an object: none of it where its name or type cannot be used at all.
+pub type Converted<T> = (Option<T>, Vec<Problem>);
+
+/// A Service or EndpointSlice with this label is served by somebody else (KEP-2447).
+const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
+/// A Service or EndpointSlice with this label has no virtual address to serve.
+const HEADLESS: &str = "service.kubernetes.io/headless";
+
+/// What a source says of an object that was converted.
+pub fn events(kind: Kind, name: ObjectName, converted: Converted<Object>) -> Vec<Event> {
+    match converted {
+        (Some(object), problems) => vec![Event::Apply(object, problems)],
+        (None, problems) => {
+            let gone = Event::Delete(kind, name.clone());
+            if problems.is_empty() {
+                return vec![gone];
+            }
+            let said = Event::Problems {
+                kind: kind.to_string(),
+                object: name,
+                problems,
+            };
+            vec![gone, said]
+        }
+    }
+}
+
+/// Namespace and name of an object, whatever they are.
+pub fn name(meta: &ObjectMeta) -> ObjectName {
+    ObjectName::new(
+        meta.namespace.as_deref().unwrap_or_default(),
+        meta.name.as_deref().unwrap_or_default(),
+    )
+}
+
+/// Converts a Namespace.
+pub fn namespace(namespace: &core::Namespace) -> Converted<ObjectName> {
+    let name = ObjectName::new("", name(&namespace.metadata).name);
+    let mut report = Report::new("Namespace", &name);
+    let usable = report.dns_label("metadata.name", &name.name);
+    (usable.then_some(name), report.problems)
+}
+
+/// Converts a Node.
+pub fn node(node: &core::Node) -> Converted<Node> {
+    let name = ObjectName::new("", name(&node.metadata).name);
+    let mut report = Report::new("Node", &name);
+    let mut addresses = Vec::new();
+    let listed = node.status.iter().flat_map(|s| &s.addresses).flatten();
+    for (index, entry) in listed.enumerate() {
+        if !matches!(entry.type_.as_str(), "InternalIP" | "ExternalIP") {
+            continue;
+        }
+        let field = || format!("status.addresses[{index}].address");
+        addresses.extend(report.address(field, &entry.address, None));
+    }
+    let node = Node {
+        name,
+        labels: node.metadata.labels.clone().unwrap_or_default(),
+        addresses,
+    };
+    (Some(node), report.problems)
+}
+
+/// Whether the labels leave a Service or an EndpointSlice to us.
+pub(super) fn is_proxied(meta: &ObjectMeta) -> bool {
+    let has = |label| meta.labels.as_ref().is_some_and(|l| l.contains_key(label));
+    !has(PROXY_NAME) && !has(HEADLESS)
+}
+
+/// Collects what is wrong with one object.
+pub(super) struct Report {
+    kind: &'static str,
+    object: ObjectName,
+    pub(super) problems: Vec<Problem>,
+}
+
+impl Report {
+    pub(super) fn new(kind: &'static str, object: &ObjectName) -> Self {
+        Self {
+            kind,
+            object: object.clone(),
+            problems: Vec::new(),
+        }
+    }
+
+    pub(super) fn add(&mut self, field: impl Into<String>, reason: impl Into<String>) {
+        self.problems.push(Problem {
+            kind: self.kind.to_owned(),
+            object: self.object.clone(),
+            field: field.into(),
+            reason: reason.into(),
+        });
+    }
+
+    /// Whether a name can be a label of a DNS name.
+    pub(super) fn dns_label(&mut self, field: impl Into<String>, name: &str) -> bool {
+        let usable = is_dns_label(name);
+        if !usable {
+            self.add(
+                field,
+                format!("{name:?} is no DNS label: lower-case letters, digits and inner hyphens, at most 63 of them"),
+            );
+        }
+        usable
+    }
+
+    /// An address that packets can be sent to, of a family where one is wanted.
+    pub(super) fn address(
+        &mut self,
+        field: impl Fn() -> String,
+        text: &str,
+        family: Option<Family>,
+    ) -> Option<std::net::IpAddr> {
+        let checked = address(text).and_then(|address| match family {
+            Some(family) if Family::of(address) != family => Err(format!(
+                "{text:?} is no {} address",
+                match family {
+                    Family::V4 => "IPv4",
+                    Family::V6 => "IPv6",
+                }
+            )),
+            _ => Ok(address),
+        });
+        match checked {
+            Ok(address) => Some(address),
+            Err(reason) => {
+                self.add(field(), reason);
+                None
+            }
+        }
+    }
+
+    /// A port number; 0 is none.
+    pub(super) fn port(&mut self, field: impl Fn() -> String, port: i32) -> Option<u16> {
+        let usable = u16::try_from(port).ok().filter(|&port| port != 0);
+        if usable.is_none() {
+            self.add(field(), format!("{port} is not between 1 and 65535"));
+        }
+        usable
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+
+    #[test]
+    fn a_node_has_the_addresses_that_packets_come_to() {
+        let object: core::Node = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "one", "labels": {"topology.kubernetes.io/zone": "z"}},
+            "status": {"addresses": [
+                {"type": "Hostname", "address": "one"},
+                {"type": "InternalIP", "address": "192.0.2.1"},
+                {"type": "ExternalIP", "address": "2001:db8::1"},
+                {"type": "InternalIP", "address": "192.0.2.256"},
+            ]},
+        }))
+        .unwrap();
+        let (node, problems) = node(&object);
+        let node = node.unwrap();
+        let expected: [IpAddr; 2] = ["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
+        assert_eq!(node.addresses, expected);
+        assert_eq!(node.labels["topology.kubernetes.io/zone"], "z");
+        assert_eq!(problems.len(), 1);
+        assert_eq!(problems[0].field, "status.addresses[3].address");
+    }
+
+    #[test]
+    fn a_namespace_needs_a_dns_label_for_a_name() {
+        let object = |name: &str| core::Namespace {
+            metadata: ObjectMeta {
+                name: Some(name.to_owned()),
+                ..Default::default()
+            },
+            ..Default::default()
+        };
+        assert_eq!(
+            namespace(&object("dev")).0,
+            Some(ObjectName::new("", "dev"))
+        );
+        let (none, problems) = namespace(&object("De.v"));
+        assert_eq!(none, None);
+        assert_eq!(problems[0].field, "metadata.name");
+    }
+
+    #[test]
+    fn an_object_that_cannot_be_used_is_gone_and_named() {
+        let name = ObjectName::new("a", "x");
+        let mut report = Report::new("Service", &name);
+        report.add("metadata.name", "no");
+        let events = events(Kind::Service, name.clone(), (None, report.problems));
+        assert_eq!(events[0], Event::Delete(Kind::Service, name));
+        assert!(matches!(&events[1], Event::Problems { kind, .. } if kind == "Service"));
+    }
+}
