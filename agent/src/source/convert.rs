@@ -12,7 +12,7 @@ use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::apis::meta::v1::Obje
 
 pub use self::{
     endpoints::{endpoints, is_mirrored},
-    field::{address, is_dns_label},
+    field::{address, is_dns_label, protocol},
     service::{Addresses, service},
     slice::slice,
 };

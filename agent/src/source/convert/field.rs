@@ -41,7 +41,7 @@ pub fn is_dns_label(name: &str) -> bool {
 }
 
 /// The protocol of a port; TCP where none is named.
-pub(super) fn protocol(name: Option<&str>) -> Result<Protocol, String> {
+pub fn protocol(name: Option<&str>) -> Result<Protocol, String> {
     match name {
         None | Some("" | "TCP") => Ok(Protocol::Tcp),
         Some("UDP") => Ok(Protocol::Udp),
