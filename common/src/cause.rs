@@ -97,6 +97,16 @@ impl Cause {
     /// How many causes there are.
     pub const COUNT: u32 = Self::ALL.len() as u32;
 
+    /// The cause of a number; [`Cause::HelperFailed`] for a number that is none.
+    #[inline(always)]
+    pub const fn from_index(index: u32) -> Self {
+        if index >= Self::COUNT {
+            return Self::HelperFailed;
+        }
+        // SAFETY: the enum is `repr(u8)`, its numbers follow each other from 0, and this is one of them.
+        unsafe { core::mem::transmute::<u8, Self>(index as u8) }
+    }
+
     /// Where the cause's counter is.
     #[inline(always)]
     pub const fn index(self) -> u32 {
@@ -114,6 +124,7 @@ mod tests {
     fn numbers_follow_the_order_and_labels_are_unique() {
         for (number, cause) in Cause::ALL.iter().enumerate() {
             assert_eq!(cause.index() as usize, number);
+            assert_eq!(Cause::from_index(cause.index()), *cause);
             assert!(cause.help().ends_with('.'), "{}", cause.help());
         }
         assert_eq!(

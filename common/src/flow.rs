@@ -30,6 +30,16 @@ pub struct FlowKey {
 const _: () = assert!(size_of::<FlowKey>() == 40);
 
 impl FlowKey {
+    /// All zero.
+    pub const ZERO: Self = Self {
+        source: Address::UNSPECIFIED,
+        destination: Address::UNSPECIFIED,
+        source_port: Port::new(0),
+        destination_port: Port::new(0),
+        protocol: 0,
+        direction: 0,
+        pad: 0,
+    };
     /// The packet comes from a pod: client to Service, and the reply of a hairpin flow.
     pub const FROM_POD: u8 = 0;
     /// The packet goes to a pod: backend to client.
@@ -82,6 +92,17 @@ pub struct FlowValue {
 const _: () = assert!(size_of::<FlowValue>() == 56);
 
 impl FlowValue {
+    /// All zero.
+    pub const ZERO: Self = Self {
+        check: 0,
+        service: 0,
+        source: Address::UNSPECIFIED,
+        destination: Address::UNSPECIFIED,
+        source_port: Port::new(0),
+        destination_port: Port::new(0),
+        flags: 0,
+        last_seen: 0,
+    };
     /// A FIN was seen in this entry's direction.
     pub const FIN: u32 = 1;
     /// A RST was seen in this entry's direction.

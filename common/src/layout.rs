@@ -36,8 +36,10 @@ pub mod map {
     pub const DNS_ALIVE: &str = "dns_alive";
     /// [`crate::Cause`] as index → packets, per CPU.
     pub const COUNTERS: &str = "counters";
-    /// Working memory of the programs, per CPU.
+    /// Working memory for DNS questions, per CPU.
     pub const SCRATCH: &str = "scratch";
+    /// Working memory for new flows, per CPU.
+    pub const WORK: &str = "work";
 }
 
 /// Names of the programs.

@@ -44,6 +44,16 @@ pub struct NameKey {
 const _: () = assert!(size_of::<NameKey>() == 24);
 
 impl NameKey {
+    /// The root's key.
+    pub const ZERO: Self = Self {
+        first: 0,
+        second: 0,
+        length: 0,
+        labels: 0,
+        qtype: 0,
+        pad: 0,
+    };
+
     /// A number that tells keys apart: the `check` of the values under them.
     #[inline(always)]
     pub fn check(&self) -> u32 {
@@ -86,11 +96,12 @@ impl Hasher {
         self.words += 1;
     }
 
-    /// Ends a label of `length` bytes (without its length byte).
+    /// Ends a label. `length` and `labels` are those of the name made of the labels so far, whose key this is then.
     #[inline(always)]
-    pub fn end_label(&mut self, length: u16) {
-        self.key.length += length + 1;
-        self.key.labels += 1;
+    pub fn end_label(&mut self, length: u16, labels: u16) -> NameKey {
+        self.key.length = length;
+        self.key.labels = labels;
+        self.key
     }
 
     /// How many words were added.
@@ -159,9 +170,8 @@ pub fn hash(name: &[u8], keys: &HashKeys) -> Option<NameKey> {
                 [keys.words[n], keys.words[n + 1]],
             );
         }
-        hasher.end_label(name[start].into());
     }
-    Some(hasher.key())
+    Some(hasher.end_label(at as u16, labels as u16))
 }
 
 #[inline(always)]

@@ -41,6 +41,14 @@ pub struct FrontendKey {
 const _: () = assert!(size_of::<FrontendKey>() == 20);
 
 impl FrontendKey {
+    /// All zero.
+    pub const ZERO: Self = Self {
+        address: Address::UNSPECIFIED,
+        port: Port::new(0),
+        protocol: 0,
+        pad: 0,
+    };
+
     /// A number that tells keys apart: [`FrontendValue::check`].
     #[inline(always)]
     pub fn check(&self) -> u32 {
@@ -77,6 +85,16 @@ pub struct FrontendValue {
 const _: () = assert!(size_of::<FrontendValue>() == 28);
 
 impl FrontendValue {
+    /// All zero.
+    pub const ZERO: Self = Self {
+        check: 0,
+        service: 0,
+        generation: 0,
+        cluster: 0,
+        local: 0,
+        flags: 0,
+        affinity_timeout: 0,
+    };
     /// Clients inside the cluster use the local set (`internalTrafficPolicy: Local`).
     pub const INTERNAL_LOCAL: u32 = 1;
     /// Clients outside the cluster use the local set (`externalTrafficPolicy: Local`).
@@ -127,6 +145,14 @@ pub struct SlotValue {
 const _: () = assert!(size_of::<SlotValue>() == 28);
 
 impl SlotValue {
+    /// All zero.
+    pub const ZERO: Self = Self {
+        service: 0,
+        generation: 0,
+        address: Address::UNSPECIFIED,
+        port: Port::new(0),
+        flags: 0,
+    };
     /// The backend is on this node.
     pub const LOCAL: u16 = 1;
 }

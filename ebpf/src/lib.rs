@@ -1,1 +1,31 @@
-//! The programs' logic.
+//! What the programs do with a packet, generic over where the packet and the tables are.
+//!
+//! In the kernel they are an skb and BPF maps ([`kernel`]); on the host a byte vector and hash maps ([`host`]), so that
+//! the same logic is unit-tested without root and answers `signpost dns query` from the pinned maps.
+//!
+//! Bird's eye: [`from_pod`] and [`to_pod`] parse the headers once ([`headers`]), look the packet up ([`tables`]), and
+//! rewrite it ([`rewrite`]). Anything odd is a [`Cause`](signpost_common::Cause) and is left alone.
+#![cfg_attr(target_arch = "bpf", no_std, feature(asm_experimental_arch))]
+
+pub mod choose;
+pub mod dns;
+pub mod flow;
+pub mod fragment;
+pub mod from_pod;
+pub mod headers;
+#[cfg(not(target_arch = "bpf"))]
+pub mod host;
+pub mod icmp;
+#[cfg(target_arch = "bpf")]
+pub mod kernel;
+pub mod packet;
+pub mod reject;
+pub mod rewrite;
+pub mod sum;
+pub mod tables;
+pub mod to_pod;
+pub mod verdict;
+
+pub use from_pod::from_pod;
+pub use to_pod::to_pod;
+pub use verdict::Verdict;

@@ -1,0 +1,142 @@
+//! DNS in the kernel: a question to a cluster DNS address is turned into its answer and sent back.
+//!
+//! Only what is proven is answered; every other question goes on to the DNS pods as it is.
+
+pub mod answer;
+pub mod negative;
+pub mod question;
+
+use bytemuck::{AnyBitPattern, NoUninit};
+use signpost_common::{
+    Cause, Port,
+    dns::{Config, NameValue},
+    name::NameKey,
+};
+
+use crate::{headers::Headers, packet::Packet, tables::Tables};
+use question::Question;
+
+/// The port of DNS.
+const PORT: u16 = 53;
+
+/// A UDP header, fields as they lie in memory (network byte order).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, NoUninit, AnyBitPattern)]
+pub struct UdpHeader {
+    /// Source port.
+    pub source: Port,
+    /// Destination port.
+    pub destination: Port,
+    /// Length of header and payload.
+    pub length: u16,
+    /// Checksum.
+    pub checksum: u16,
+}
+
+/// Bytes of a question that are looked at: the longest name, type and class, and an OPT record with its options. A
+/// power of two, so that a masked offset is always inside.
+pub const WINDOW: usize = 512;
+
+/// Working memory for one question. It is a map's element and not on the stack, which is 512 bytes for a program with
+/// all that it calls.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug)]
+pub struct Scratch {
+    /// What follows the DNS header; eight bytes more, so that a word at any masked offset can be read.
+    pub bytes: [u8; WINDOW + 8],
+    /// Where each label begins in `bytes`.
+    pub starts: [u16; 32],
+    /// The keys of the suffixes of the name, by their number of labels.
+    pub suffixes: [NameKey; 32],
+    /// What a loop over labels has still to do: labels.
+    pub label: u32,
+    /// What a loop over labels has still to do, or has done: bytes.
+    pub left: u32,
+    /// The SOA record of a negative answer.
+    pub soa: [u8; 56],
+    /// The packet's headers.
+    pub headers: Headers,
+    /// The packet's UDP header.
+    pub udp: UdpHeader,
+    /// The question.
+    pub question: Question,
+}
+
+impl Scratch {
+    /// All zero.
+    pub const ZERO: Self = Self {
+        bytes: [0; WINDOW + 8],
+        starts: [0; 32],
+        suffixes: [NameKey::ZERO; 32],
+        label: 0,
+        left: 0,
+        soa: [0; 56],
+        headers: Headers::EMPTY,
+        udp: UdpHeader {
+            source: Port::new(0),
+            destination: Port::new(0),
+            length: 0,
+            checksum: 0,
+        },
+        question: Question::ZERO,
+    };
+}
+
+/// Answers a question: the packet is then the answer, addressed to the asker. `Ok(None)` where the packet is not to
+/// the port of DNS.
+///
+/// # Errors
+/// Why the question is left to the DNS pods, with the packet untouched; [`Cause::HelperFailed`] where it is not.
+#[inline(always)]
+pub fn answer<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    headers: &Headers,
+) -> Result<Option<Cause>, Cause> {
+    let udp: UdpHeader = packet.load(headers.transport)?;
+    if udp.destination.get() != PORT {
+        return Ok(None);
+    }
+    let scratch = tables.scratch().ok_or(Cause::NotConfigured)?;
+    scratch.headers = *headers;
+    scratch.udp = udp;
+    resolve(packet, tables, scratch).map(Some)
+}
+
+#[inline(never)]
+fn resolve<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    scratch: &mut Scratch,
+) -> Result<Cause, Cause> {
+    let config = tables.config().ok_or(Cause::NotConfigured)?;
+    if config.flags & Config::DNS == 0 {
+        return Err(Cause::DnsUser);
+    }
+    question::read(packet, scratch)?;
+    let name = tables.hash(scratch)?;
+    let zone = scratch.suffixes[config.zone.labels as usize & 31];
+    if name.labels < config.zone.labels || zone != config.zone {
+        return Err(Cause::DnsOutside);
+    }
+    let qtype = scratch.question.qtype;
+    if tables.write_answer(&name.with_type(qtype), false, packet, scratch)? {
+        return Ok(Cause::DnsAnswered);
+    }
+    let Some(value) = tables.name(&name) else {
+        negative::prove(tables, config, scratch, name.labels)?;
+        negative::write(packet, tables, config, scratch, answer::NXDOMAIN)?;
+        return Ok(Cause::DnsNxdomain);
+    };
+    let bit = NameValue::type_bit(qtype);
+    if value.large & bit != 0
+        && tables.write_answer(&name.with_type(qtype), true, packet, scratch)?
+    {
+        return Ok(Cause::DnsAnswered);
+    }
+    if (value.user | value.large) & bit != 0 || value.flags & NameValue::COMPLETE == 0 {
+        return Err(Cause::DnsUser);
+    }
+    negative::write(packet, tables, config, scratch, answer::NOERROR)?;
+    Ok(Cause::DnsNodata)
+}

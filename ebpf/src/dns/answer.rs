@@ -1,0 +1,256 @@
+//! Turns a question into its answer, in place.
+//!
+//! The question stays where it is, so that the asker's letter case is kept (0x20). The records and a fresh OPT record
+//! take the place of what is behind it.
+
+use signpost_common::{
+    Cause,
+    dns::{AnswerHead, qtype},
+};
+
+use super::{
+    Scratch, WINDOW,
+    question::{DNS, DnsHeader, MAX_TAIL, OPT, UDP},
+};
+use crate::{
+    headers::EthernetAddresses,
+    packet::{ETHERNET, Packet, Part},
+    rewrite::Ports,
+    sum::Sum,
+    tables::Tables,
+};
+
+/// No error (RFC 1035 §4.1.1).
+pub const NOERROR: u16 = 0;
+/// The name does not exist.
+pub const NXDOMAIN: u16 = 3;
+
+/// Response and authoritative answer.
+const ANSWER_FLAGS: u16 = 0x8400;
+/// Recursion desired and checking disabled are copied, as CoreDNS does.
+const COPIED_FLAGS: u16 = 0x0110;
+
+/// The records of an answer, apart from their bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Records {
+    /// Bytes of all records; even.
+    pub length: u16,
+    /// How many there are.
+    pub count: u16,
+    /// Response code.
+    pub rcode: u16,
+    /// They go to the authority section (negative answers) instead of the answer section.
+    pub authority: bool,
+    /// Their sum.
+    pub sum: Sum,
+}
+
+/// Writes an answer out of a map's value: `head`, and `bytes` behind it. A set that may be rotated begins at a random
+/// record.
+///
+/// # Errors
+/// [`Cause::DnsTooLarge`] with the packet untouched, [`Cause::HelperFailed`].
+#[inline(always)]
+pub fn write<P: Packet, T: Tables, const N: usize>(
+    packet: &mut P,
+    tables: &T,
+    scratch: &mut Scratch,
+    head: &AnswerHead,
+    bytes: &[u8; N],
+) -> Result<(), Cause> {
+    let mut start = 0;
+    if head.stride != 0 {
+        start = ((tables.random() as u64 * head.count as u64) >> 32) as u32 * head.stride as u32;
+    }
+    let records = Records {
+        length: head.length,
+        count: head.count,
+        rcode: NOERROR,
+        authority: false,
+        sum: Sum::from_raw(head.sum),
+    };
+    let at = make_room(packet, scratch, &records)?;
+    packet.store_part(at, bytes, start, head.length as u32)?;
+    finish(packet, scratch, &records)
+}
+
+/// Gives the packet the answer's length. Returns where the records begin.
+///
+/// # Errors
+/// As [`write`].
+#[inline(always)]
+pub fn make_room<P: Packet>(
+    packet: &mut P,
+    scratch: &Scratch,
+    records: &Records,
+) -> Result<u32, Cause> {
+    let message = message_length(scratch, records);
+    if message > scratch.question.limit {
+        return Err(Cause::DnsTooLarge);
+    }
+    let dns = scratch.headers.transport + UDP;
+    packet.set_length(dns + message)?;
+    Ok(dns + DNS + scratch.question.length)
+}
+
+/// Writes what is around the records: OPT, headers, checksums, addresses exchanged.
+///
+/// # Errors
+/// [`Cause::HelperFailed`].
+#[inline(always)]
+pub fn finish<P: Packet>(
+    packet: &mut P,
+    scratch: &mut Scratch,
+    records: &Records,
+) -> Result<(), Cause> {
+    finish_message(packet, scratch, records)?;
+    finish_packet(packet, scratch, message_length(scratch, records))
+}
+
+/// The message and the UDP header around it.
+#[inline(never)]
+fn finish_message<P: Packet>(
+    packet: &mut P,
+    scratch: &mut Scratch,
+    records: &Records,
+) -> Result<(), Cause> {
+    let message = message_length(scratch, records);
+    let mut behind = records.sum;
+    let old_tail = if scratch.question.edns() {
+        tail_sum(scratch)
+    } else {
+        Sum::default()
+    };
+    let Scratch {
+        question,
+        headers,
+        udp,
+        ..
+    } = scratch;
+    let dns = headers.transport + UDP;
+
+    // 1. The OPT record.
+    if question.edns() {
+        let opt = opt(question.offered, question.dnssec_ok);
+        packet.store_part(
+            dns + DNS + question.length + records.length as u32,
+            &opt,
+            0,
+            OPT,
+        )?;
+        behind = behind.add(words(&opt)).add(old_tail.negated());
+    }
+    if question.length & 1 != 0 {
+        behind = behind.shifted(); // at an odd offset bytes count the other way round
+    }
+
+    // 2. The DNS header.
+    let old = question.header;
+    let count = records.count.to_be();
+    let (answers, authorities) = if records.authority {
+        (0, count)
+    } else {
+        (count, 0)
+    };
+    let flags = (old.flags & COPIED_FLAGS.to_be()) | (ANSWER_FLAGS | records.rcode).to_be();
+    packet.store(
+        dns,
+        &DnsHeader {
+            flags,
+            answers,
+            authorities,
+            ..old
+        },
+    )?;
+    let segment = behind.remove16(old.flags).add16(flags).add16(count);
+
+    // 3. The UDP header: ports exchanged, length, checksum.
+    let length = ((UDP + message) as u16).to_be();
+    packet.store(
+        headers.transport,
+        &Ports {
+            source: udp.destination,
+            destination: udp.source,
+        },
+    )?;
+    packet.store(headers.transport + 4, &length)?;
+    let longer = Sum::default().remove16(udp.length).add16(length);
+    packet.update_checksum(
+        headers.transport + 6,
+        segment.add(longer),
+        Part::Segment,
+        true,
+    )?;
+    packet.update_checksum(headers.transport + 6, longer, Part::PseudoHeader, true)
+}
+
+/// The headers around the UDP datagram: addresses exchanged, length, checksum.
+#[inline(never)]
+fn finish_packet<P: Packet>(packet: &mut P, scratch: &Scratch, message: u32) -> Result<(), Cause> {
+    let headers = &scratch.headers;
+    let length = ((UDP + message) as u16).to_be();
+    if headers.v4 {
+        let old_length = ((headers.transport_length + 20) as u16).to_be();
+        let length = ((20 + UDP + message) as u16).to_be();
+        let checksum = Sum::default()
+            .remove16(old_length)
+            .add16(length)
+            .update(headers.checksum);
+        packet.store(ETHERNET + 2, &length)?;
+        packet.store(ETHERNET + 10, &checksum)?;
+        packet.store(ETHERNET + 12, &headers.destination.words()[3])?;
+        packet.store(ETHERNET + 16, &headers.source.words()[3])?;
+    } else {
+        packet.store(ETHERNET + 4, &length)?;
+        packet.store(ETHERNET + 8, &headers.destination)?;
+        packet.store(ETHERNET + 24, &headers.source)?;
+    }
+    EthernetAddresses::exchange(packet)
+}
+
+#[inline(always)]
+fn message_length(scratch: &Scratch, records: &Records) -> u32 {
+    let opt = if scratch.question.edns() { OPT } else { 0 };
+    DNS + scratch.question.length + records.length as u32 + opt
+}
+
+/// An OPT record with the asker's size and DO bit, and no options, as CoreDNS answers; one byte of padding.
+#[inline(always)]
+fn opt(offered: u16, dnssec_ok: u16) -> [u8; 12] {
+    let [size_high, size_low] = offered.to_ne_bytes();
+    let [flags, _] = dnssec_ok.to_ne_bytes();
+    let [kind_high, kind_low] = qtype::OPT.to_be_bytes();
+    [
+        0, kind_high, kind_low, size_high, size_low, 0, 0, flags, 0, 0, 0, 0,
+    ]
+}
+
+/// The sum of what was behind the question, as if it began at an even offset.
+#[inline(always)]
+fn tail_sum(scratch: &mut Scratch) -> Sum {
+    let end = (scratch.question.length + scratch.question.tail) as usize;
+    scratch.bytes[end & (WINDOW - 1)] = 0; // the other half of the last word
+    let mut sum = Sum::default();
+    let mut at = 0;
+    while at < MAX_TAIL && at < scratch.question.tail {
+        let from = (scratch.question.length + at) as usize;
+        let (low, high) = (
+            scratch.bytes[from & (WINDOW - 1)],
+            scratch.bytes[(from + 1) & (WINDOW - 1)],
+        );
+        sum = sum.add16(u16::from_ne_bytes([low, high]));
+        at += 2;
+    }
+    sum
+}
+
+#[inline(always)]
+fn words<const N: usize>(bytes: &[u8; N]) -> Sum {
+    let mut sum = Sum::default();
+    let mut at = 0;
+    while at + 1 < N {
+        sum = sum.add16(u16::from_ne_bytes([bytes[at], bytes[at + 1]]));
+        at += 2;
+    }
+    sum
+}

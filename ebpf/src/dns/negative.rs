@@ -1,0 +1,116 @@
+//! Negative answers: only where it is proven that a name does not exist.
+
+use signpost_common::{
+    Cause,
+    dns::{Config, NameValue, SOA_LENGTH, SOA_POINTERS},
+};
+
+use super::{
+    Scratch,
+    answer::{self, Records},
+    question::DNS,
+};
+use crate::{packet::Packet, sum::Sum, tables::Tables};
+
+/// Proves that a name of the zone with `labels` labels, which is not in the map itself, does not exist.
+///
+/// The proof goes from the zone to the left, by the suffixes of the name: what is not in the map under the zone, a
+/// namespace or a Service that is missing, and what is more than two labels left of a Service. One or two labels left
+/// of a Service may be an endpoint or a port; these, and everything whose entry does not say what it is, are user
+/// space's.
+///
+/// # Errors
+/// [`Cause::DnsUnproven`].
+#[inline(never)]
+pub fn prove<T: Tables>(
+    tables: &T,
+    config: &Config,
+    scratch: &Scratch,
+    labels: u16,
+) -> Result<(), Cause> {
+    let zone = config.zone.labels;
+    let below = labels - zone;
+    // The leftmost label under the zone: `svc` is known without a look-up.
+    let services = suffix(scratch, zone + 1);
+    if below == 0 {
+        return Err(Cause::DnsUnproven); // the zone itself is always in the map
+    }
+    if services != config.services {
+        return if below == 1 || tables.name(&services).is_none() {
+            Ok(())
+        } else {
+            Err(Cause::DnsUnproven)
+        };
+    }
+    if below == 1 {
+        return Err(Cause::DnsUnproven); // and so is `svc`
+    }
+    if below == 2 {
+        return Ok(()); // a namespace that is not there
+    }
+    let Some(namespace) = tables.name(&suffix(scratch, zone + 2)) else {
+        return Ok(());
+    };
+    if namespace.flags & NameValue::NAMESPACE == 0 {
+        return Err(Cause::DnsUnproven);
+    }
+    if below == 3 {
+        return Ok(()); // a Service that is not there
+    }
+    let Some(service) = tables.name(&suffix(scratch, zone + 3)) else {
+        return Ok(());
+    };
+    if service.flags & NameValue::SERVICE != 0 && below > 5 {
+        Ok(())
+    } else {
+        Err(Cause::DnsUnproven)
+    }
+}
+
+/// Writes a negative answer, with the SOA record (RFC 2308) whose names end in the question's own zone part.
+///
+/// # Errors
+/// [`Cause::DnsNotInSync`] where the agent's knowledge is too old for a negative answer, and those of writing.
+#[inline(never)]
+pub fn write<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    config: &Config,
+    scratch: &mut Scratch,
+    rcode: u16,
+) -> Result<(), Cause> {
+    let in_sync_at = tables.in_sync_at();
+    let grace = config.negative_grace as u64 * 1_000_000_000;
+    if in_sync_at == 0 || tables.now().saturating_sub(in_sync_at) > grace {
+        return Err(Cause::DnsNotInSync);
+    }
+    let zone_label = scratch.question.labels - config.zone.labels;
+    let zone_at = scratch.starts[zone_label as usize & 31];
+    let pointer = (0xc000 | (DNS as u16 + zone_at)).to_be_bytes();
+    scratch.soa = config.soa;
+    let mut sum = Sum::default();
+    for at in SOA_POINTERS {
+        scratch.soa[at] = pointer[0];
+        scratch.soa[at + 1] = pointer[1];
+    }
+    let mut at = 0;
+    while at < SOA_LENGTH {
+        sum = sum.add16(u16::from_ne_bytes([scratch.soa[at], scratch.soa[at + 1]]));
+        at += 2;
+    }
+    let records = Records {
+        length: SOA_LENGTH as u16,
+        count: 1,
+        rcode,
+        authority: true,
+        sum,
+    };
+    let at = answer::make_room(packet, scratch, &records)?;
+    packet.store_part(at, &scratch.soa, 0, SOA_LENGTH as u32)?;
+    answer::finish(packet, scratch, &records)
+}
+
+#[inline(always)]
+fn suffix(scratch: &Scratch, labels: u16) -> signpost_common::name::NameKey {
+    scratch.suffixes[labels as usize & 31]
+}

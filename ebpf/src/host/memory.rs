@@ -1,0 +1,219 @@
+//! The tables in memory, public so that whoever has the contents can fill them.
+
+use std::{
+    cell::{Cell, RefCell, UnsafeCell},
+    collections::HashMap,
+};
+
+use signpost_common::{
+    Address, Cause,
+    dns::{AnswerHead, Config, LargeAnswer, NameValue, SmallAnswer},
+    flow::{FlowKey, FlowValue, FragmentKey, FragmentValue},
+    name::NameKey,
+    service::{
+        AddressValue, FrontendKey, FrontendValue, MemberKey, MemberValue, SlotKey, SlotValue,
+    },
+};
+
+use crate::{
+    dns::{self, Scratch, question},
+    flow::{self, Work},
+    packet::Packet,
+    tables::{NotInserted, Tables},
+};
+
+/// Every table, and the clocks as they stand.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// What an address is to us.
+    pub addresses: HashMap<Address, AddressValue>,
+    /// Frontends.
+    pub frontends: HashMap<FrontendKey, FrontendValue>,
+    /// Slots.
+    pub slots: HashMap<SlotKey, SlotValue>,
+    /// Members.
+    pub members: HashMap<MemberKey, MemberValue>,
+    /// Flows.
+    pub flows: RefCell<HashMap<FlowKey, FlowValue>>,
+    /// Fragments.
+    pub fragments: RefCell<HashMap<FragmentKey, FragmentValue>>,
+    /// Names.
+    pub names: HashMap<NameKey, NameValue>,
+    /// Small answers.
+    pub answers_small: HashMap<NameKey, SmallAnswer>,
+    /// Large answers.
+    pub answers_large: HashMap<NameKey, LargeAnswer>,
+    /// The configuration, once it is written.
+    pub config: Option<Config>,
+    /// `CLOCK_MONOTONIC` in nanoseconds.
+    pub now: u64,
+    /// When the agent was last in sync.
+    pub in_sync_at: u64,
+    /// When the DNS pod was last alive.
+    pub dns_alive_at: u64,
+    /// What was counted, in order.
+    pub counted: RefCell<Vec<Cause>>,
+    /// The next random number; each one taken is followed by its successor.
+    pub random: Cell<u32>,
+    working: Box<Working>,
+}
+
+/// What the kernel has for each CPU.
+#[derive(Debug)]
+struct Working {
+    scratch: UnsafeCell<Scratch>,
+    work: UnsafeCell<Work>,
+}
+
+impl Default for Working {
+    fn default() -> Self {
+        Self {
+            scratch: UnsafeCell::new(Scratch::ZERO),
+            work: UnsafeCell::new(Work::ZERO),
+        }
+    }
+}
+
+impl Memory {
+    fn answer<P: Packet, const N: usize>(
+        &self,
+        check: u32,
+        head: &AnswerHead,
+        records: &[u8; N],
+        packet: &mut P,
+        scratch: &mut Scratch,
+    ) -> Result<bool, Cause> {
+        if head.check != check {
+            return Err(Cause::DnsUnproven);
+        }
+        dns::answer::write(packet, self, scratch, head, records).map(|()| true)
+    }
+}
+
+impl Tables for Memory {
+    fn address(&self, address: &Address) -> u32 {
+        self.addresses.get(address).map_or(0, |value| value.flags)
+    }
+
+    fn frontend(&self, key: &FrontendKey) -> Option<FrontendValue> {
+        self.frontends
+            .get(key)
+            .copied()
+            .filter(|value| value.check == key.check())
+    }
+
+    fn slot(&self, key: &SlotKey) -> Option<SlotValue> {
+        self.slots.get(key).copied()
+    }
+
+    fn member(&self, key: &MemberKey) -> u32 {
+        self.members.get(key).map_or(0, |value| value.flags)
+    }
+
+    fn flow(&self, key: &FlowKey, check: u32, add_flags: u32, to: &mut FlowValue) -> bool {
+        match self.flows.borrow_mut().get_mut(key) {
+            Some(found) if found.check == check => {
+                *to = *found;
+                found.last_seen = self.now;
+                found.flags |= add_flags;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn insert_flow(
+        &self,
+        key: &FlowKey,
+        value: &FlowValue,
+        replace: bool,
+    ) -> Result<(), NotInserted> {
+        let mut flows = self.flows.borrow_mut();
+        if !replace && flows.contains_key(key) {
+            return Err(NotInserted::Exists);
+        }
+        flows.insert(*key, *value);
+        Ok(())
+    }
+
+    fn record(&self, work: &mut Work) -> Result<(), Cause> {
+        flow::record(self, work)
+    }
+
+    fn hash(&self, scratch: &mut Scratch) -> Result<NameKey, Cause> {
+        question::hash(
+            scratch,
+            &self.config.as_ref().ok_or(Cause::NotConfigured)?.hash,
+        )
+    }
+
+    fn remove_flow(&self, key: &FlowKey) {
+        self.flows.borrow_mut().remove(key);
+    }
+
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentValue> {
+        self.fragments.borrow().get(key).copied()
+    }
+
+    fn insert_fragment(&self, key: &FragmentKey, value: &FragmentValue) {
+        self.fragments.borrow_mut().insert(*key, *value);
+    }
+
+    fn config(&self) -> Option<&Config> {
+        self.config.as_ref()
+    }
+
+    fn name(&self, key: &NameKey) -> Option<NameValue> {
+        self.names.get(key).copied()
+    }
+
+    fn write_answer<P: Packet>(
+        &self,
+        key: &NameKey,
+        large: bool,
+        packet: &mut P,
+        scratch: &mut Scratch,
+    ) -> Result<bool, Cause> {
+        if large {
+            let Some(LargeAnswer { head, records }) = self.answers_large.get(key) else {
+                return Ok(false);
+            };
+            self.answer(key.check(), head, records, packet, scratch)
+        } else {
+            let Some(SmallAnswer { head, records }) = self.answers_small.get(key) else {
+                return Ok(false);
+            };
+            self.answer(key.check(), head, records, packet, scratch)
+        }
+    }
+
+    fn scratch(&self) -> Option<&mut Scratch> {
+        // SAFETY: a program asks once for it, and the tables are not shared between threads (they are not `Sync`).
+        Some(unsafe { &mut *self.working.scratch.get() })
+    }
+
+    fn work(&self) -> Option<&mut Work> {
+        // SAFETY: as above; no reference to it outlives the function of the program that asked for it.
+        Some(unsafe { &mut *self.working.work.get() })
+    }
+
+    fn now(&self) -> u64 {
+        self.now
+    }
+
+    fn in_sync_at(&self) -> u64 {
+        self.in_sync_at
+    }
+
+    fn dns_alive_at(&self) -> u64 {
+        self.dns_alive_at
+    }
+
+    fn random(&self) -> u32 {
+        self.random.replace(self.random.get().wrapping_add(1))
+    }
+
+    fn count(&self, cause: Cause) {
+        self.counted.borrow_mut().push(cause);
+    }
+}

@@ -1,0 +1,213 @@
+//! ICMP errors about translated packets: the packet that they quote, and where they go, are translated with it.
+//!
+//! The quoted transport checksum is left as it is: a quote need not reach that far (RFC 792: eight bytes), and who
+//! gets the error looks at the addresses and ports only (RFC 5927 §4).
+
+use signpost_common::{
+    Address, Cause,
+    flow::{FlowKey, FlowValue},
+};
+
+use crate::{
+    flow,
+    headers::{EthernetAddresses, Headers, protocol},
+    packet::{Packet, Part},
+    rewrite::{self, Ports},
+    sum::Sum,
+    tables::Tables,
+    verdict::{Packed, Verdict},
+};
+
+/// Where an ICMP message's checksum is in it.
+const CHECKSUM: u32 = 2;
+
+/// Whether this is ICMP of its family.
+#[inline(always)]
+pub const fn is_icmp(headers: &Headers) -> bool {
+    headers.protocol
+        == if headers.v4 {
+            protocol::ICMP
+        } else {
+            protocol::ICMP6
+        }
+}
+
+/// An error that a pod sends about a packet it got from a Service address: it goes to the backend, about the packet
+/// that the backend sent. Where the pod is the backend itself, it goes back to it.
+///
+/// # Errors
+/// [`Cause::IcmpUnknown`] where the quoted packet is of no flow, and those of reading.
+#[inline(always)]
+pub fn from_pod<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    headers: &Headers,
+) -> Result<Verdict, Cause> {
+    from_pod_packed(packet, tables, headers).unpack()
+}
+
+#[inline(never)]
+fn from_pod_packed<P: Packet, T: Tables>(packet: &mut P, tables: &T, headers: &Headers) -> Packed {
+    Packed::new(from_pod_here(packet, tables, headers))
+}
+
+#[inline(always)]
+fn from_pod_here<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    headers: &Headers,
+) -> Result<Verdict, Cause> {
+    let mut quoted = Headers::EMPTY;
+    let (ports, flow) = read_quote(packet, tables, headers, FlowKey::FROM_POD, &mut quoted)?;
+    if flow.flags & FlowValue::HAIRPIN == 0 {
+        return translate(
+            packet,
+            headers,
+            &quoted,
+            ports,
+            flow,
+            &headers.source,
+            &flow.destination,
+        );
+    }
+    translate(
+        packet,
+        headers,
+        &quoted,
+        ports,
+        flow,
+        &flow.source,
+        &flow.destination,
+    )?;
+    EthernetAddresses::exchange(packet)?;
+    Ok(Verdict::SendBack(Cause::IcmpTranslated))
+}
+
+/// An error that comes to a pod about a packet that it sent to a Service: it is about the Service's address again, and
+/// comes from there where the backend itself sent it.
+///
+/// # Errors
+/// As [`from_pod`].
+#[inline(always)]
+pub fn to_pod<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    headers: &Headers,
+) -> Result<Verdict, Cause> {
+    to_pod_packed(packet, tables, headers).unpack()
+}
+
+#[inline(never)]
+fn to_pod_packed<P: Packet, T: Tables>(packet: &mut P, tables: &T, headers: &Headers) -> Packed {
+    Packed::new(to_pod_here(packet, tables, headers))
+}
+
+#[inline(always)]
+fn to_pod_here<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    headers: &Headers,
+) -> Result<Verdict, Cause> {
+    let mut quoted = Headers::EMPTY;
+    let (ports, flow) = read_quote(packet, tables, headers, FlowKey::TO_POD, &mut quoted)?;
+    let sender = if headers.source.same(&quoted.destination) {
+        &flow.source
+    } else {
+        &headers.source
+    };
+    translate(
+        packet,
+        headers,
+        &quoted,
+        ports,
+        flow,
+        sender,
+        &headers.destination,
+    )
+}
+
+/// Reads the quoted packet and finds the flow of the packets in the other direction.
+#[inline(always)]
+fn read_quote<'t, P: Packet, T: Tables>(
+    packet: &P,
+    tables: &'t T,
+    headers: &Headers,
+    direction: u8,
+    quoted: &mut Headers,
+) -> Result<(Ports, &'t FlowValue), Cause> {
+    let kind: u8 = packet.load(headers.transport)?;
+    if headers.fragment || !is_error(headers.v4, kind) {
+        return Err(Cause::IcmpUnknown);
+    }
+    quoted.read_quoted(packet, headers)?;
+    if quoted.later_fragment || !flow::is_translated(quoted.protocol) {
+        return Err(Cause::IcmpUnknown);
+    }
+    let ports: Ports = packet.load(quoted.transport)?;
+    let work = tables.work().ok_or(Cause::NotConfigured)?;
+    work.key.source = quoted.destination;
+    work.key.destination = quoted.source;
+    work.key.source_port = ports.destination;
+    work.key.destination_port = ports.source;
+    work.key.protocol = quoted.protocol;
+    work.key.direction = direction;
+    work.key.pad = 0;
+    if !tables.flow(&work.key, work.key.check(), 0, &mut work.flow) {
+        return Err(Cause::IcmpUnknown);
+    }
+    Ok((ports, &work.flow))
+}
+
+/// Destination unreachable, source quench, time exceeded, parameter problem (RFC 792); the error messages of RFC 4443.
+#[inline(always)]
+const fn is_error(v4: bool, kind: u8) -> bool {
+    if v4 {
+        matches!(kind, 3 | 4 | 11 | 12)
+    } else {
+        matches!(kind, 1..=4)
+    }
+}
+
+/// Makes the quote what the other end of the flow sent, and the message what comes from `sender` to `receiver`.
+#[inline(always)]
+fn translate<P: Packet>(
+    packet: &mut P,
+    headers: &Headers,
+    quoted: &Headers,
+    ports: Ports,
+    flow: &FlowValue,
+    sender: &Address,
+    receiver: &Address,
+) -> Result<Verdict, Cause> {
+    let new = Ports {
+        source: flow.destination_port,
+        destination: flow.source_port,
+    };
+    let addresses = rewrite::addresses(packet, quoted, &flow.destination, &flow.source)?;
+    packet.store(quoted.transport, &new)?;
+    let mut difference = Sum::default()
+        .remove16(ports.source.wire())
+        .add16(new.source.wire())
+        .remove16(ports.destination.wire())
+        .add16(new.destination.wire());
+    if !headers.v4 {
+        // In IPv4 the quoted header's own checksum makes up for the addresses.
+        difference = difference.add(addresses);
+    }
+    packet.update_checksum(
+        headers.transport + CHECKSUM,
+        difference,
+        Part::Segment,
+        false,
+    )?;
+    let outer = rewrite::addresses(packet, headers, sender, receiver)?;
+    if !headers.v4 {
+        packet.update_checksum(
+            headers.transport + CHECKSUM,
+            outer,
+            Part::PseudoHeader,
+            false,
+        )?;
+    }
+    Ok(Verdict::Rewritten(Cause::IcmpTranslated))
+}

@@ -1,0 +1,329 @@
+//! The BPF maps. What is read is copied at once, and its `check` last: a freed element is reused under a reader.
+
+use core::ptr::{addr_of, read_volatile};
+
+use aya_ebpf::{
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST},
+    helpers::{bpf_get_prandom_u32, bpf_ktime_get_ns},
+    macros::map,
+    maps::{Array, HashMap, LruHashMap, PerCpuArray},
+};
+use signpost_common::{
+    Address, Cause,
+    dns::{AnswerHead, Clock, Config, LargeAnswer, NameValue, SmallAnswer},
+    flow::{FlowKey, FlowValue, FragmentKey, FragmentValue},
+    layout::size,
+    name::NameKey,
+    service::{
+        AddressValue, FrontendKey, FrontendValue, MemberKey, MemberValue, ServiceValue, SlotKey,
+        SlotValue,
+    },
+};
+
+use crate::{
+    dns::{Scratch, answer, question},
+    flow::{self, Work},
+    packet::Packet,
+    tables::{NotInserted, Tables},
+};
+
+/// How old `last_seen` may get before it is written again.
+const SEEN_EVERY: u64 = 1_000_000_000;
+
+#[map(name = "addresses")]
+static ADDRESSES: HashMap<Address, AddressValue> =
+    HashMap::with_max_entries(size::ADDRESSES, BPF_F_NO_PREALLOC);
+#[map(name = "frontends")]
+static FRONTENDS: HashMap<FrontendKey, FrontendValue> =
+    HashMap::with_max_entries(size::FRONTENDS, BPF_F_NO_PREALLOC);
+#[map(name = "slots")]
+static SLOTS: HashMap<SlotKey, SlotValue> =
+    HashMap::with_max_entries(size::SLOTS, BPF_F_NO_PREALLOC);
+#[map(name = "members")]
+static MEMBERS: HashMap<MemberKey, MemberValue> =
+    HashMap::with_max_entries(size::MEMBERS, BPF_F_NO_PREALLOC);
+#[map(name = "services")]
+static SERVICES: HashMap<u32, ServiceValue> =
+    HashMap::with_max_entries(size::SERVICES, BPF_F_NO_PREALLOC);
+#[map(name = "flows")]
+static FLOWS: LruHashMap<FlowKey, FlowValue> = LruHashMap::with_max_entries(size::FLOWS, 0);
+#[map(name = "fragments")]
+static FRAGMENTS: LruHashMap<FragmentKey, FragmentValue> =
+    LruHashMap::with_max_entries(size::FRAGMENTS, 0);
+#[map(name = "names")]
+static NAMES: HashMap<NameKey, NameValue> =
+    HashMap::with_max_entries(size::NAMES, BPF_F_NO_PREALLOC);
+#[map(name = "name_texts")]
+static NAME_TEXTS: HashMap<NameKey, [u8; 256]> =
+    HashMap::with_max_entries(size::NAMES, BPF_F_NO_PREALLOC);
+#[map(name = "answers_small")]
+static ANSWERS_SMALL: HashMap<NameKey, SmallAnswer> =
+    HashMap::with_max_entries(size::ANSWERS_SMALL, BPF_F_NO_PREALLOC);
+#[map(name = "answers_large")]
+static ANSWERS_LARGE: HashMap<NameKey, LargeAnswer> =
+    HashMap::with_max_entries(size::ANSWERS_LARGE, BPF_F_NO_PREALLOC);
+#[map(name = "config")]
+static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
+#[map(name = "clocks")]
+static CLOCKS: Array<Clock> = Array::with_max_entries(1, 0);
+#[map(name = "dns_alive")]
+static DNS_ALIVE: Array<Clock> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map(name = "counters")]
+static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Cause::COUNT, 0);
+#[map(name = "scratch")]
+static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+#[map(name = "work")]
+static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
+
+/// The maps of this instance.
+pub struct Maps;
+
+impl Tables for Maps {
+    #[inline(always)]
+    fn address(&self, address: &Address) -> u32 {
+        // SAFETY: one word, read at once.
+        unsafe { ADDRESSES.get(address) }.map_or(0, |value| value.flags)
+    }
+
+    #[inline(always)]
+    fn frontend(&self, key: &FrontendKey) -> Option<FrontendValue> {
+        let found = FRONTENDS.get_ptr(key)?;
+        // SAFETY: the pointer stays readable while the program runs; the check tells whose value it is.
+        let (value, check) = unsafe { (*found, read_volatile(addr_of!((*found).check))) };
+        if check == key.check() {
+            Some(value)
+        } else {
+            None
+        }
+    }
+
+    #[inline(always)]
+    fn slot(&self, key: &SlotKey) -> Option<SlotValue> {
+        // SAFETY: copied at once; service and generation tell whose value it is.
+        unsafe { SLOTS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn member(&self, key: &MemberKey) -> u32 {
+        // SAFETY: one word, read at once.
+        unsafe { MEMBERS.get(key) }.map_or(0, |value| value.flags)
+    }
+
+    #[inline(always)]
+    fn flow(&self, key: &FlowKey, check: u32, add_flags: u32, to: &mut FlowValue) -> bool {
+        let Some(found) = FLOWS.get_ptr_mut(key) else {
+            return false;
+        };
+        // SAFETY: the pointer stays readable and writable while the program runs; the check tells whose value it is.
+        unsafe {
+            *to = *found;
+            if read_volatile(addr_of!((*found).check)) != check {
+                return false;
+            }
+            let now = self.now();
+            if now.wrapping_sub(to.last_seen) > SEEN_EVERY {
+                (*found).last_seen = now;
+            }
+            if to.flags & add_flags != add_flags {
+                (*found).flags = to.flags | add_flags;
+            }
+            true
+        }
+    }
+
+    #[inline(always)]
+    fn insert_flow(
+        &self,
+        key: &FlowKey,
+        value: &FlowValue,
+        replace: bool,
+    ) -> Result<(), NotInserted> {
+        let flags = if replace { 0 } else { u64::from(BPF_NOEXIST) };
+        match FLOWS.insert(key, value, flags) {
+            Ok(()) => Ok(()),
+            Err(-17) => Err(NotInserted::Exists), // EEXIST
+            Err(_) => Err(NotInserted::Refused),
+        }
+    }
+
+    #[inline(always)]
+    fn record(&self, _work: &mut Work) -> Result<(), Cause> {
+        result(record_flow())
+    }
+
+    #[inline(always)]
+    fn hash(&self, scratch: &mut Scratch) -> Result<NameKey, Cause> {
+        result(hash_question())?;
+        Ok(scratch.suffixes[scratch.question.labels as usize & 31])
+    }
+
+    #[inline(always)]
+    fn remove_flow(&self, key: &FlowKey) {
+        // Nothing is lost where it is gone already.
+        let _ = FLOWS.remove(key);
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentValue> {
+        // SAFETY: copied at once.
+        unsafe { FRAGMENTS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn insert_fragment(&self, key: &FragmentKey, value: &FragmentValue) {
+        // Without an entry the later fragments are left to the stack and counted there.
+        let _ = FRAGMENTS.insert(key, value, 0);
+    }
+
+    #[inline(always)]
+    fn config(&self) -> Option<&Config> {
+        CONFIG.get(0).filter(|config| config.zone.labels != 0)
+    }
+
+    #[inline(always)]
+    fn name(&self, key: &NameKey) -> Option<NameValue> {
+        // SAFETY: copied at once.
+        unsafe { NAMES.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn write_answer<P: Packet>(
+        &self,
+        key: &NameKey,
+        large: bool,
+        packet: &mut P,
+        scratch: &mut Scratch,
+    ) -> Result<bool, Cause> {
+        if large {
+            let Some(found) = ANSWERS_LARGE.get_ptr(key) else {
+                return Ok(false);
+            };
+            // SAFETY: the pointer stays readable while the program runs; `write` looks whose value it was.
+            let (head, records) = unsafe { (&(*found).head, &(*found).records) };
+            self.write(key, head, records, packet, scratch)
+        } else {
+            let Some(found) = ANSWERS_SMALL.get_ptr(key) else {
+                return Ok(false);
+            };
+            // SAFETY: as above.
+            let (head, records) = unsafe { (&(*found).head, &(*found).records) };
+            self.write(key, head, records, packet, scratch)
+        }
+    }
+
+    #[inline(always)]
+    #[expect(clippy::mut_from_ref, reason = "as in the trait")]
+    fn scratch(&self) -> Option<&mut Scratch> {
+        // SAFETY: the area belongs to this CPU, and the program is not entered again before it ends.
+        SCRATCH
+            .get_ptr_mut(0)
+            .map(|scratch| unsafe { &mut *scratch })
+    }
+
+    #[inline(always)]
+    #[expect(clippy::mut_from_ref, reason = "as in the trait")]
+    fn work(&self) -> Option<&mut Work> {
+        // SAFETY: as above.
+        WORK.get_ptr_mut(0).map(|work| unsafe { &mut *work })
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        // SAFETY: no preconditions.
+        unsafe { bpf_ktime_get_ns() }
+    }
+
+    #[inline(always)]
+    fn in_sync_at(&self) -> u64 {
+        CLOCKS.get(0).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn dns_alive_at(&self) -> u64 {
+        // Another process writes it.
+        // SAFETY: an aligned word of an array, which is never freed while the program runs.
+        DNS_ALIVE
+            .get_ptr(0)
+            .map_or(0, |clock| unsafe { read_volatile(clock) })
+    }
+
+    #[inline(always)]
+    fn random(&self) -> u32 {
+        // SAFETY: no preconditions.
+        unsafe { bpf_get_prandom_u32() }
+    }
+
+    #[inline(always)]
+    fn count(&self, cause: Cause) {
+        if let Some(counter) = COUNTERS.get_ptr_mut(cause.index()) {
+            // SAFETY: the counter belongs to this CPU.
+            unsafe { *counter += 1 };
+        }
+    }
+}
+
+/// Success, as [`record_flow`] and [`hash_question`] say it; a cause is its number plus one.
+const SUCCESS: u32 = 0;
+
+/// A function of its own for the verifier: see [`Tables::record`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn record_flow() -> u32 {
+    code(match Maps.work() {
+        Some(work) => flow::record(&Maps, work),
+        None => Err(Cause::NotConfigured),
+    })
+}
+
+/// A function of its own for the verifier: see [`Tables::hash`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn hash_question() -> u32 {
+    code(match (Maps.scratch(), Maps.config()) {
+        (Some(scratch), Some(config)) => question::hash(scratch, &config.hash).map(|_| ()),
+        _ => Err(Cause::NotConfigured),
+    })
+}
+
+#[inline(always)]
+fn code(result: Result<(), Cause>) -> u32 {
+    match result {
+        Ok(()) => SUCCESS,
+        Err(cause) => cause.index() + 1,
+    }
+}
+
+#[inline(always)]
+fn result(code: u32) -> Result<(), Cause> {
+    match code {
+        SUCCESS => Ok(()),
+        code => Err(Cause::from_index(code - 1)),
+    }
+}
+
+impl Maps {
+    /// Writes an answer and looks then whose it was.
+    #[inline(always)]
+    fn write<P: Packet, const N: usize>(
+        &self,
+        key: &NameKey,
+        head: &AnswerHead,
+        records: &[u8; N],
+        packet: &mut P,
+        scratch: &mut Scratch,
+    ) -> Result<bool, Cause> {
+        let copy = *head;
+        let check = key.check();
+        if copy.check != check {
+            return Err(Cause::DnsUnproven);
+        }
+        answer::write(packet, self, scratch, &copy, records)?;
+        // SAFETY: a reference to a word.
+        if unsafe { read_volatile(&head.check) } == check {
+            Ok(true)
+        } else {
+            Err(Cause::HelperFailed) // the question is gone from the packet: the asker has to ask again
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! A packet at a tc hook.
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::{
+    bindings::{
+        __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+    },
+    helpers::{
+        bpf_l4_csum_replace, bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail,
+        bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_store_bytes,
+    },
+};
+use bytemuck::{AnyBitPattern, NoUninit};
+use signpost_common::Cause;
+
+use crate::{
+    packet::{Packet, Part},
+    sum::Sum,
+};
+
+/// `PACKET_HOST` of `linux/if_packet.h`: the packet is for us.
+const PACKET_HOST: u32 = 0;
+
+/// An skb at a tc hook.
+#[repr(transparent)]
+pub struct Skb(*mut __sk_buff);
+
+impl Skb {
+    /// From the context of a tc program.
+    #[inline(always)]
+    pub const fn new(skb: *mut __sk_buff) -> Self {
+        Self(skb)
+    }
+
+    /// Sends the packet back to the pod at whose interface it arrived. Returns the program's verdict.
+    #[inline(always)]
+    pub fn send_back(&self) -> i32 {
+        // SAFETY: the context is valid while the program runs. On a bridge port the packet is of type OTHERHOST, which
+        // the pod's stack would drop; only kernels from 6.15 on reset it themselves.
+        unsafe {
+            bpf_skb_change_type(self.0, PACKET_HOST);
+            bpf_redirect_peer((*self.0).ifindex, 0) as i32
+        }
+    }
+}
+
+impl Packet for Skb {
+    #[inline(always)]
+    fn ethertype(&self) -> u16 {
+        // SAFETY: the context is valid while the program runs.
+        u16::from_be(unsafe { (*self.0).protocol } as u16)
+    }
+
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        // SAFETY: the context is valid while the program runs.
+        unsafe { (*self.0).len }
+    }
+
+    #[inline(always)]
+    fn load<T: AnyBitPattern>(&self, offset: u32) -> Result<T, Cause> {
+        let mut value = MaybeUninit::<T>::uninit();
+        // SAFETY: the helper writes `size_of::<T>()` bytes or fails; any bytes are a `T`.
+        unsafe {
+            if bpf_skb_load_bytes(
+                self.0.cast(),
+                offset,
+                value.as_mut_ptr().cast(),
+                size_of::<T>() as u32,
+            ) != 0
+            {
+                return Err(Cause::TooShort);
+            }
+            Ok(value.assume_init())
+        }
+    }
+
+    #[inline(always)]
+    fn load_into<const N: usize>(
+        &self,
+        offset: u32,
+        to: &mut [u8; N],
+        length: u32,
+    ) -> Result<(), Cause> {
+        // The bounds are said once more where the verifier can see them: the compiler knows them from elsewhere and
+        // would leave the comparison out.
+        let length = core::hint::black_box(length);
+        if length == 0 || length > N as u32 {
+            return Err(Cause::TooShort);
+        }
+        // SAFETY: the helper writes at most `N` bytes.
+        let failed =
+            unsafe { bpf_skb_load_bytes(self.0.cast(), offset, to.as_mut_ptr().cast(), length) };
+        if failed == 0 {
+            Ok(())
+        } else {
+            Err(Cause::TooShort)
+        }
+    }
+
+    #[inline(always)]
+    fn store<T: NoUninit>(&mut self, offset: u32, value: &T) -> Result<(), Cause> {
+        // SAFETY: the helper reads `size_of::<T>()` bytes, all of them initialised.
+        done(unsafe {
+            bpf_skb_store_bytes(
+                self.0,
+                offset,
+                core::ptr::from_ref(value).cast(),
+                size_of::<T>() as u32,
+                0,
+            )
+        })
+    }
+
+    #[inline(always)]
+    fn store_part<const N: usize>(
+        &mut self,
+        offset: u32,
+        from: &[u8; N],
+        start: u32,
+        length: u32,
+    ) -> Result<(), Cause> {
+        let start = core::hint::black_box(start);
+        let length = core::hint::black_box(length);
+        if length == 0 {
+            return Ok(());
+        }
+        let half = N as u32 / 2;
+        if start == 0 {
+            if length > N as u32 {
+                return Err(Cause::HelperFailed);
+            }
+            // SAFETY: `length` is at most `N`.
+            return done(unsafe {
+                bpf_skb_store_bytes(self.0, offset, from.as_ptr().cast(), length, 0)
+            });
+        }
+        if start > half || length > half {
+            return Err(Cause::HelperFailed);
+        }
+        // SAFETY: `start + length` is at most `N`.
+        done(unsafe {
+            bpf_skb_store_bytes(
+                self.0,
+                offset,
+                from.as_ptr().add(start as usize).cast(),
+                length,
+                0,
+            )
+        })
+    }
+
+    #[inline(always)]
+    fn set_length(&mut self, length: u32) -> Result<(), Cause> {
+        // SAFETY: the context is valid while the program runs.
+        done(unsafe { bpf_skb_change_tail(self.0, length, 0) })
+    }
+
+    #[inline(always)]
+    fn insert_behind_ethernet(&mut self, bytes: u32) -> Result<(), Cause> {
+        // SAFETY: the context is valid while the program runs.
+        done(unsafe { bpf_skb_adjust_room(self.0, bytes as i32, BPF_ADJ_ROOM_MAC, 0) })
+    }
+
+    #[inline(always)]
+    fn update_checksum(
+        &mut self,
+        offset: u32,
+        difference: Sum,
+        part: Part,
+        udp: bool,
+    ) -> Result<(), Cause> {
+        let mut flags = 0;
+        if matches!(part, Part::PseudoHeader) {
+            flags |= u64::from(BPF_F_PSEUDO_HDR);
+        }
+        if udp {
+            flags |= u64::from(BPF_F_MARK_MANGLED_0);
+        }
+        // SAFETY: the context is valid while the program runs. A size of 0 in the flags means a ready difference.
+        done(unsafe { bpf_l4_csum_replace(self.0, offset, 0, u64::from(difference.fold()), flags) })
+    }
+}
+
+#[inline(always)]
+fn done(result: i64) -> Result<(), Cause> {
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(Cause::HelperFailed)
+    }
+}

@@ -1,0 +1,90 @@
+//! A packet, wherever it is. Offsets count from the first byte of the Ethernet header.
+
+use bytemuck::{AnyBitPattern, NoUninit};
+use signpost_common::Cause;
+
+use crate::sum::Sum;
+
+/// Length of the Ethernet header, and so where the IP header begins.
+pub const ETHERNET: u32 = 14;
+
+/// What of a transport checksum a difference is about. The kernel keeps only the pseudo-header's part of the
+/// checksum of a packet that is sent with offload, and a program cannot see whether that is so: it has to say which
+/// part changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Ports, lengths in the UDP header, payload.
+    Segment,
+    /// Addresses and the length in the pseudo-header.
+    PseudoHeader,
+}
+
+/// What the programs ask of a packet. Everything that changes it may fail and then leaves the packet in an unknown
+/// state, which [`Cause::HelperFailed`] says.
+pub trait Packet {
+    /// The Ethernet type, such as 0x0800.
+    fn ethertype(&self) -> u16;
+
+    /// Bytes of the whole packet, Ethernet header included.
+    fn length(&self) -> u32;
+
+    /// Reads a value at an offset.
+    ///
+    /// # Errors
+    /// [`Cause::TooShort`] past the end.
+    fn load<T: AnyBitPattern>(&self, offset: u32) -> Result<T, Cause>;
+
+    /// Reads `length` bytes at an offset into the front of `to`; longer than `to` is [`Cause::TooShort`] as well.
+    ///
+    /// # Errors
+    /// [`Cause::TooShort`] past the end.
+    fn load_into<const N: usize>(
+        &self,
+        offset: u32,
+        to: &mut [u8; N],
+        length: u32,
+    ) -> Result<(), Cause>;
+
+    /// Writes a value at an offset. Checksums are the caller's.
+    ///
+    /// # Errors
+    /// [`Cause::HelperFailed`] past the end.
+    fn store<T: NoUninit>(&mut self, offset: u32, value: &T) -> Result<(), Cause>;
+
+    /// Writes `length` bytes out of `from`, beginning at its byte `start`.
+    ///
+    /// # Errors
+    /// [`Cause::HelperFailed`] past the end of the packet or of `from`.
+    fn store_part<const N: usize>(
+        &mut self,
+        offset: u32,
+        from: &[u8; N],
+        start: u32,
+        length: u32,
+    ) -> Result<(), Cause>;
+
+    /// Makes the packet so many bytes long, cutting or adding at its end.
+    ///
+    /// # Errors
+    /// [`Cause::HelperFailed`] where there is no room.
+    fn set_length(&mut self, length: u32) -> Result<(), Cause>;
+
+    /// Makes room for so many bytes behind the Ethernet header.
+    ///
+    /// # Errors
+    /// [`Cause::HelperFailed`] where there is no room.
+    fn insert_behind_ethernet(&mut self, bytes: u32) -> Result<(), Cause>;
+
+    /// Changes the transport checksum at an offset by a difference. `udp` keeps a zero field zero, which says that
+    /// there is no checksum (RFC 768), and never makes one.
+    ///
+    /// # Errors
+    /// [`Cause::HelperFailed`] past the end.
+    fn update_checksum(
+        &mut self,
+        offset: u32,
+        difference: Sum,
+        part: Part,
+        udp: bool,
+    ) -> Result<(), Cause>;
+}

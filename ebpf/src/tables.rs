@@ -1,0 +1,133 @@
+//! The maps, wherever they are. What is returned is a copy: elements are reused under a reader.
+
+use signpost_common::{
+    Address, Cause,
+    dns::{Config, NameValue},
+    flow::{FlowKey, FlowValue, FragmentKey, FragmentValue},
+    name::NameKey,
+    service::{FrontendKey, FrontendValue, MemberKey, SlotKey, SlotValue},
+};
+
+use crate::{dns::Scratch, flow::Work, packet::Packet};
+
+/// Why an entry was not inserted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotInserted {
+    /// There is one already.
+    Exists,
+    /// The map refused.
+    Refused,
+}
+
+/// What the programs ask of the maps.
+pub trait Tables {
+    /// Flags of an address ([`signpost_common::service::AddressValue`]), 0 where it is not ours.
+    fn address(&self, address: &Address) -> u32;
+
+    /// A frontend.
+    fn frontend(&self, key: &FrontendKey) -> Option<FrontendValue>;
+
+    /// A slot.
+    fn slot(&self, key: &SlotKey) -> Option<SlotValue>;
+
+    /// Flags of a member ([`signpost_common::service::MemberValue`]), 0 where there is none.
+    fn member(&self, key: &MemberKey) -> u32;
+
+    /// Copies a flow to `to`, and marks it as used now, with flags added. `check` is [`FlowKey::check`] of the key.
+    fn flow(&self, key: &FlowKey, check: u32, add_flags: u32, to: &mut FlowValue) -> bool;
+
+    /// Records a flow. Without `replace` an entry that exists stays.
+    ///
+    /// # Errors
+    /// See [`NotInserted`].
+    fn insert_flow(
+        &self,
+        key: &FlowKey,
+        value: &FlowValue,
+        replace: bool,
+    ) -> Result<(), NotInserted>;
+
+    /// [`crate::flow::record`]; apart, so that the kernel verifies it once and not for each way that leads to it.
+    ///
+    /// # Errors
+    /// As [`crate::flow::record`].
+    fn record(&self, work: &mut Work) -> Result<(), Cause>;
+
+    /// [`crate::dns::question::hash`] of the question in the scratch area; apart for the same reason.
+    ///
+    /// # Errors
+    /// As [`crate::dns::question::hash`].
+    fn hash(&self, scratch: &mut Scratch) -> Result<NameKey, Cause>;
+
+    /// Forgets a flow.
+    fn remove_flow(&self, key: &FlowKey);
+
+    /// What happened to the first fragment.
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentValue>;
+
+    /// Records what happened to the first fragment.
+    fn insert_fragment(&self, key: &FragmentKey, value: &FragmentValue);
+
+    /// The configuration, `None` before the agent has written it.
+    fn config(&self) -> Option<&Config>;
+
+    /// What exists at a name.
+    fn name(&self, key: &NameKey) -> Option<NameValue>;
+
+    /// Turns the question in the scratch area into its answer with the records under a key, see
+    /// [`crate::dns::answer::write`]. `false` where there are none.
+    ///
+    /// # Errors
+    /// As writing, and [`Cause::HelperFailed`] where the answer changed under it.
+    fn write_answer<P: Packet>(
+        &self,
+        key: &NameKey,
+        large: bool,
+        packet: &mut P,
+        scratch: &mut Scratch,
+    ) -> Result<bool, Cause>;
+
+    /// Room for a DNS question, of this CPU and this program run.
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "each run of a program has a scratch area to itself"
+    )]
+    fn scratch(&self) -> Option<&mut Scratch>;
+
+    /// Room for a new flow, likewise.
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "each run of a program has a working area to itself"
+    )]
+    fn work(&self) -> Option<&mut Work>;
+
+    /// `CLOCK_MONOTONIC` in nanoseconds; may be some milliseconds old.
+    fn now(&self) -> u64;
+
+    /// When the agent was last in sync with its source.
+    fn in_sync_at(&self) -> u64;
+
+    /// When this node's DNS pod was last alive; 0 where none ever said so.
+    fn dns_alive_at(&self) -> u64;
+
+    /// A random number.
+    fn random(&self) -> u32;
+
+    /// Counts a cause that does not end the program's work.
+    fn count(&self, cause: Cause);
+}
+
+/// Stores a value so that it is really stored: the verifier knows nothing of it any more, and takes paths that differ
+/// only in it for one.
+#[inline(always)]
+pub(crate) fn forget(place: &mut u32, value: u32) {
+    // SAFETY: a reference to a word.
+    unsafe { core::ptr::write_volatile(place, value) }
+}
+
+/// Loads a value so that it is really loaded.
+#[inline(always)]
+pub(crate) fn recall(place: &u32) -> u32 {
+    // SAFETY: a reference to a word.
+    unsafe { core::ptr::read_volatile(place) }
+}
