@@ -433,11 +433,13 @@ fn merge(unapplied: &mut Option<Update>, update: Update) {
                 ports,
                 names,
                 node_addresses,
+                dns_addresses,
                 serial,
             } = update;
             earlier.ports.extend(ports);
             earlier.names.extend(names);
             earlier.node_addresses = node_addresses.or(earlier.node_addresses.take());
+            earlier.dns_addresses = dns_addresses.or(earlier.dns_addresses.take());
             earlier.serial = serial;
         }
     }

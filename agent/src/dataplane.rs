@@ -16,6 +16,9 @@ pub struct Update {
     pub names: BTreeMap<Name, Option<NameEntry>>,
     /// This node's addresses, where they changed.
     pub node_addresses: Option<Vec<IpAddr>>,
+    /// The cluster DNS addresses, where they changed: questions sent there may be answered. They may be learned from
+    /// a Service, so a dataplane does not know them when it is opened.
+    pub dns_addresses: Option<Vec<IpAddr>>,
     /// The zone's SOA serial.
     pub serial: u32,
 }

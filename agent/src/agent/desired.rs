@@ -56,7 +56,8 @@ impl Desired {
     pub fn update(&mut self, registry: &mut Registry, serial: u32) -> Option<Update> {
         let mut changes = registry.take_changes();
         let dns_moved = self.learn_dns(registry);
-        if std::mem::take(&mut self.whole) || dns_moved {
+        let whole = std::mem::take(&mut self.whole);
+        if whole || dns_moved {
             changes = everything(registry, &self.planned);
         } else if changes.is_empty() {
             return None;
@@ -74,6 +75,7 @@ impl Desired {
                     .node()
                     .map_or_else(Vec::new, |n| n.addresses.clone())
             }),
+            dns_addresses: (whole || dns_moved).then(|| self.plan.dns.clone()),
             serial,
         })
     }
