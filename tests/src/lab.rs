@@ -17,8 +17,10 @@ use std::{
 
 use anyhow::Context as _;
 
+pub mod agent;
 pub mod cgroup;
 pub mod client;
+pub mod kubelet;
 pub mod links;
 pub mod namespace;
 pub mod node;
@@ -27,12 +29,17 @@ pub mod pod;
 pub mod process;
 pub mod programs;
 pub mod server;
+pub mod upstream;
+pub mod wait;
 pub mod workplace;
 
+pub use agent::Agent;
+pub use kubelet::Kubelet;
 pub use node::{Cni, Node};
-pub use pod::{Pod, PodSpec};
+pub use pod::{DnsPolicy, Pod, PodSpec};
 pub use process::{Command, Process};
-pub use server::serve;
+pub use server::{serve, serve_as};
+pub use upstream::Upstream;
 
 use links::{Prefix, add_addresses, bridge};
 use namespace::{Namespace, Spec};

@@ -14,12 +14,20 @@ use super::{pod::Pod, programs};
 /// # Errors
 /// Where it does not listen within a few seconds, with what it said.
 pub fn serve(pod: &Pod, ports: &[u16]) -> anyhow::Result<()> {
+    serve_as(pod, pod.name(), ports)
+}
+
+/// Starts a server that answers with this name.
+///
+/// # Errors
+/// Where it does not listen within a few seconds, with what it said.
+pub fn serve_as(pod: &Pod, name: &str, ports: &[u16]) -> anyhow::Result<()> {
     let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
     let mut server = pod.command(programs::lab_pod()?)?;
-    server.args(["serve", "--name", pod.name(), "--ports", &ports.join(",")]);
+    server.args(["serve", "--name", name, "--ports", &ports.join(",")]);
     pod.start(&mut server)?;
     let deadline = Instant::now() + Duration::from_secs(5);
-    let listens = format!("{} listens", pod.name());
+    let listens = format!("{name} listens");
     while !pod.log().contains(&listens) {
         ensure!(Instant::now() < deadline, "no server: {}", pod.log());
         thread::sleep(Duration::from_millis(2));
