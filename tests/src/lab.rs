@@ -18,6 +18,7 @@ use std::{
 use anyhow::Context as _;
 
 pub mod agent;
+pub mod capture;
 pub mod cgroup;
 pub mod client;
 pub mod kubelet;

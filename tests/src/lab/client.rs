@@ -4,10 +4,14 @@ use std::{
     collections::BTreeMap,
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
+    os::fd::{AsRawFd as _, OwnedFd},
     time::Duration,
 };
 
 use anyhow::{Context as _, ensure};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
+};
 use serde::{Deserialize, Serialize};
 
 /// What came of many attempts.
@@ -73,6 +77,19 @@ impl Conversation {
         Ok(Self(BufReader::new(stream)))
     }
 
+    /// Connects from this local port, which other connections to other peers may use too.
+    ///
+    /// # Errors
+    /// Where the port is taken or the server refuses.
+    pub fn from_port(port: u16, address: SocketAddr, patience: Duration) -> io::Result<Self> {
+        let socket = bound(SockType::Stream, port, address)?;
+        connect(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_nodelay(true)?;
+        Ok(Self(BufReader::new(stream)))
+    }
+
     /// Sends a line and gives the name of who answered.
     ///
     /// # Errors
@@ -103,16 +120,12 @@ impl Datagrams {
         Self::from_port(0, address, patience)
     }
 
-    /// From this local port.
+    /// From this local port, which other sockets with other peers may use too.
     ///
     /// # Errors
     /// Where the port is taken.
     pub fn from_port(port: u16, address: SocketAddr, patience: Duration) -> io::Result<Self> {
-        let any: IpAddr = match address {
-            SocketAddr::V4(_) => IpAddr::from([0; 4]),
-            SocketAddr::V6(_) => IpAddr::from([0; 16]),
-        };
-        let socket = UdpSocket::bind((any, port))?;
+        let socket = UdpSocket::from(bound(SockType::Datagram, port, address)?);
         socket.connect(address)?;
         socket.set_read_timeout(Some(patience))?;
         Ok(Self(socket))
@@ -134,6 +147,19 @@ impl Datagrams {
     pub const fn socket(&self) -> &UdpSocket {
         &self.0
     }
+}
+
+/// A socket of the peer's family on a local port that others may use too.
+fn bound(kind: SockType, port: u16, peer: SocketAddr) -> io::Result<OwnedFd> {
+    let (family, any): (_, IpAddr) = match peer {
+        SocketAddr::V4(_) => (AddressFamily::Inet, [0; 4].into()),
+        SocketAddr::V6(_) => (AddressFamily::Inet6, [0; 16].into()),
+    };
+    let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    let local = SockaddrStorage::from(SocketAddr::new(any, port));
+    bind(socket.as_raw_fd(), &local)?;
+    Ok(socket)
 }
 
 /// The name before what was sent.

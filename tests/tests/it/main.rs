@@ -1,3 +1,8 @@
 //! Tests in network namespaces, with real sockets and real programs. They need root: `cargo xtask test`.
 
+mod changes;
+mod errors;
 mod laboratory;
+mod oracle;
+mod service;
+mod small;
