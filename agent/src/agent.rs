@@ -22,11 +22,15 @@ use crate::{
     dataplane::{Dataplane, Refusal, Update},
     model::{Event, Kind},
     registry::Registry,
+    zone::ZoneConfig,
 };
 
 pub mod desired;
 pub mod notices;
 pub mod report;
+
+#[cfg(test)]
+mod tests;
 
 pub use desired::Desired;
 use notices::Notices;
@@ -111,8 +115,14 @@ pub struct Agent<D> {
 
 /// Where the loop leaves what others read.
 pub trait Publish: Send + std::fmt::Debug {
-    /// Every event, in order, after the registry took it in.
+    /// Every event, in order.
     fn event(&mut self, event: &Event);
+
+    /// Whether the source is in contact with what it reads.
+    fn in_sync(&mut self, in_sync: bool);
+
+    /// The zone's configuration, before the first names and whenever it changes.
+    fn zone(&mut self, config: &ZoneConfig);
 
     /// The report, whenever it changed; at most once a tick.
     fn report(&mut self, report: &Report);
@@ -184,6 +194,10 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
                     Some(event) => self.interface(event),
                     None => anyhow::bail!("the watch of network interfaces ended"),
                 },
+                changed = inputs.in_sync.changed() => {
+                    anyhow::ensure!(changed.is_ok(), "the source ended");
+                    self.publish.in_sync(*inputs.in_sync.borrow());
+                }
                 _ = tick.tick() => self.tick(*inputs.in_sync.borrow()),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     waiting = None;
@@ -223,8 +237,12 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
         if !self.registry.is_complete(&Kind::ALL) {
             return;
         }
+        let before = self.desired.dns().to_vec();
         if let Some(update) = self.desired.update(&mut self.registry, now()) {
             merge(&mut self.unapplied, update);
+        }
+        if self.desired.dns() != before {
+            self.publish.zone(self.desired.zone().config());
         }
         if self.apply() && in_sync && !self.applied {
             self.say_in_sync();
@@ -340,8 +358,6 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
                 }
             }
         }
-        self.metrics
-            .interfaces(self.interfaces.len() - self.unattached.len());
         self.notice();
     }
 
@@ -380,6 +396,8 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
         self.metrics
             .refusals(self.notices.current_refusals().len(), new);
 
+        self.metrics
+            .interfaces(self.interfaces.len() - self.unattached.len());
         for kind in Kind::ALL {
             self.metrics.objects(kind, self.registry.count(kind));
         }

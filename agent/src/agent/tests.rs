@@ -1,0 +1,474 @@
+use std::{
+    net::IpAddr,
+    sync::{Mutex, PoisonError},
+};
+
+use super::*;
+use crate::{
+    dataplane,
+    model::{
+        Endpoint, EndpointPort, EndpointSlice, Family, Object, ObjectName, Problem, Protocol,
+        Service, ServiceKind, ServicePort,
+    },
+    zone::Name,
+};
+
+/// A dataplane that writes down what it is told.
+#[derive(Clone, Debug, Default)]
+struct Fake(Arc<Mutex<Told>>);
+
+#[derive(Debug, Default)]
+struct Told {
+    updates: Vec<Update>,
+    synced: usize,
+    attached: Vec<String>,
+    fails: bool,
+    refuses: Option<Refusal>,
+}
+
+impl Fake {
+    fn told(&self) -> std::sync::MutexGuard<'_, Told> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Dataplane for Fake {
+    fn apply(&mut self, update: &Update) -> anyhow::Result<dataplane::Report> {
+        let mut told = self.told();
+        anyhow::ensure!(!told.fails, "no kernel today");
+        told.updates.push(update.clone());
+        Ok(dataplane::Report {
+            refused: told.refuses.iter().cloned().collect(),
+            ..dataplane::Report::default()
+        })
+    }
+
+    fn in_sync(&mut self) -> anyhow::Result<()> {
+        self.told().synced += 1;
+        Ok(())
+    }
+
+    fn sweep(&mut self) -> anyhow::Result<dataplane::Report> {
+        Ok(dataplane::Report::default())
+    }
+}
+
+impl AtInterfaces for Fake {
+    fn attach(&mut self, interface: &Interface) -> anyhow::Result<()> {
+        let mut told = self.told();
+        anyhow::ensure!(!told.fails, "no such device");
+        told.attached.push(interface.name.clone());
+        Ok(())
+    }
+
+    fn detach(&mut self, interface: &Interface) -> anyhow::Result<()> {
+        self.told().attached.retain(|name| *name != interface.name);
+        Ok(())
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct Published(Arc<Mutex<Heard>>);
+
+#[derive(Debug, Default)]
+struct Heard {
+    reports: Vec<Report>,
+    zones: Vec<Vec<IpAddr>>,
+}
+
+impl Publish for Published {
+    fn event(&mut self, _: &Event) {}
+
+    fn in_sync(&mut self, _: bool) {}
+
+    fn zone(&mut self, config: &ZoneConfig) {
+        self.0.lock().unwrap().zones.push(config.dns.clone());
+    }
+
+    fn report(&mut self, report: &Report) {
+        self.0.lock().unwrap().reports.push(report.clone());
+    }
+}
+
+struct Bench {
+    agent: Agent<Fake>,
+    fake: Fake,
+    published: Published,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+}
+
+fn bench(dns: &[&str]) -> Bench {
+    let (fake, published) = (Fake::default(), Published::default());
+    let (metrics, health) = (Arc::new(Metrics::new(None)), Arc::new(Health::default()));
+    let dns = dns.iter().map(|a| a.parse().unwrap()).collect();
+    let desired = Desired::new("n1".into(), Name::from_text("cluster.local").unwrap(), dns);
+    let agent = Agent::new(
+        desired,
+        fake.clone(),
+        Arc::clone(&metrics),
+        Arc::clone(&health),
+        Report::default(),
+        Box::new(published.clone()),
+    );
+    Bench {
+        agent,
+        fake,
+        published,
+        metrics,
+        health,
+    }
+}
+
+impl Bench {
+    fn hears(&mut self, events: impl IntoIterator<Item = Event>) {
+        events
+            .into_iter()
+            .for_each(|event| self.agent.take_in(event));
+    }
+
+    fn updates(&self) -> Vec<Update> {
+        std::mem::take(&mut self.fake.told().updates)
+    }
+
+    fn metric(&self, line: &str) -> bool {
+        self.metrics.text().unwrap().lines().any(|l| l == line)
+    }
+}
+
+fn lists(kinds: impl IntoIterator<Item = Kind>) -> impl Iterator<Item = Event> {
+    kinds
+        .into_iter()
+        .flat_map(|kind| [Event::Begin(kind), Event::End(kind)])
+}
+
+fn service(namespace: &str, name: &str, address: &str) -> Event {
+    let service = Service {
+        name: ObjectName::new(namespace, name),
+        created: 0,
+        kind: ServiceKind::ClusterIp(vec![address.parse().unwrap()]),
+        ports: vec![ServicePort {
+            name: "".into(),
+            protocol: Protocol::Tcp,
+            port: 8080,
+            node_port: 0,
+        }],
+        internal_local: false,
+        external_local: false,
+        affinity_timeout: None,
+        proxied: true,
+    };
+    Event::Apply(Object::Service(service), Vec::new())
+}
+
+fn slice(namespace: &str, service: &str, addresses: &[&str]) -> Event {
+    let endpoint = |address: &&str| Endpoint {
+        addresses: vec![address.parse::<IpAddr>().unwrap()],
+        ready: true,
+        serving: true,
+        terminating: false,
+        hostname: None,
+        node: None,
+        zone_hints: Vec::new(),
+        node_hints: Vec::new(),
+        pod: None,
+    };
+    let slice = EndpointSlice {
+        name: ObjectName::new(namespace, format!("{service}-1")),
+        service: Some(service.into()),
+        family: Family::V4,
+        ports: vec![EndpointPort {
+            name: "".into(),
+            protocol: Protocol::Tcp,
+            port: 8080,
+        }],
+        endpoints: addresses.iter().map(endpoint).collect(),
+        proxied: true,
+        triggered: None,
+    };
+    Event::Apply(Object::EndpointSlice(slice), Vec::new())
+}
+
+fn namespace(name: &str) -> Event {
+    Event::Apply(Object::Namespace(ObjectName::new("", name)), Vec::new())
+}
+
+fn name(text: &str) -> Name {
+    Name::from_text(text).unwrap()
+}
+
+#[test]
+fn nothing_is_applied_before_every_list_is_complete() {
+    let mut bench = bench(&[]);
+    bench.hears(lists([Kind::Service, Kind::EndpointSlice, Kind::Namespace]));
+    bench.hears([service("dev", "ent", "10.96.0.7")]);
+    bench.agent.round(true);
+    bench.agent.tick(true);
+    assert!(bench.updates().is_empty());
+    assert_eq!(bench.fake.told().synced, 0);
+    assert_eq!(
+        bench.health.pending(),
+        [
+            "first list of kind Node",
+            "maps filled",
+            "programs attached to the pods' interfaces"
+        ]
+    );
+
+    bench.hears(lists([Kind::Node]));
+    bench.agent.round(true);
+    let updates = bench.updates();
+    assert_eq!(updates.len(), 1);
+    assert!(!updates[0].ports.is_empty());
+    assert_eq!(updates[0].node_addresses, Some(Vec::new()));
+    assert_eq!(updates[0].dns_addresses, Some(Vec::new()));
+    assert_eq!(bench.fake.told().synced, 1);
+    bench.agent.interface(InterfaceEvent::Listed);
+    assert!(bench.health.pending().is_empty());
+}
+
+#[test]
+fn an_empty_cluster_is_applied_too_so_that_what_is_left_in_the_kernel_goes() {
+    let mut bench = bench(&[]);
+    bench.hears(lists(Kind::ALL));
+    bench.agent.round(false);
+    assert_eq!(bench.updates().len(), 1);
+    assert_eq!(bench.fake.told().synced, 0);
+}
+
+#[test]
+fn a_service_and_its_name_come_and_go_in_one_update() {
+    let mut bench = bench(&["10.96.0.10"]);
+    bench.hears(lists(Kind::ALL));
+    bench.agent.round(true);
+    bench.updates();
+
+    let ent = name("ent.dev.svc.cluster.local");
+    bench.hears([
+        namespace("dev"),
+        service("dev", "ent", "10.96.0.7"),
+        slice("dev", "ent", &["10.1.0.5"]),
+    ]);
+    bench.agent.round(true);
+    let updates = bench.updates();
+    assert_eq!(updates.len(), 1);
+    let (port, plan) = updates[0].ports.first_key_value().unwrap();
+    assert_eq!(port.service, ObjectName::new("dev", "ent"));
+    assert_eq!(plan.as_ref().unwrap().cluster.len(), 1);
+    let entry = updates[0].names[&ent].as_ref().unwrap();
+    assert_eq!(
+        entry.a,
+        ["10.96.0.7".parse::<std::net::Ipv4Addr>().unwrap()]
+    );
+
+    bench.hears([Event::Delete(Kind::Service, ObjectName::new("dev", "ent"))]);
+    bench.agent.round(true);
+    let updates = bench.updates();
+    assert_eq!(updates.len(), 1);
+    assert_eq!(updates[0].ports.first_key_value(), Some((port, &None)));
+    assert_eq!(updates[0].names.get(&ent), Some(&None));
+}
+
+#[test]
+fn what_changes_nothing_is_no_update() {
+    let mut bench = bench(&[]);
+    bench.hears(lists(Kind::ALL));
+    bench.hears([service("dev", "ent", "10.96.0.7")]);
+    bench.agent.round(true);
+    assert_eq!(bench.updates().len(), 1);
+    bench.hears([service("dev", "ent", "10.96.0.7")]);
+    bench.agent.round(true);
+    bench.agent.tick(true);
+    assert!(bench.updates().is_empty());
+}
+
+#[test]
+fn the_dns_addresses_are_those_of_the_service_kube_dns() {
+    let mut bench = bench(&[]);
+    bench.hears(lists(Kind::ALL));
+    bench.hears([
+        namespace("kube-system"),
+        service("kube-system", "kube-dns", "10.96.0.10"),
+    ]);
+    bench.agent.round(true);
+    let learned = |bench: &Bench| bench.agent.desired.dns().to_vec();
+    assert_eq!(learned(&bench), ["10.96.0.10".parse::<IpAddr>().unwrap()]);
+    let updates = bench.updates();
+    let plan = updates[0].ports.first_key_value().unwrap().1;
+    assert!(plan.as_ref().unwrap().dns);
+
+    bench.hears([service("kube-system", "kube-dns", "10.96.0.53")]);
+    bench.agent.round(true);
+    assert_eq!(learned(&bench), ["10.96.0.53".parse::<IpAddr>().unwrap()]);
+    let updates = bench.updates();
+    assert_eq!(updates[0].dns_addresses, Some(learned(&bench)));
+    let plan = updates[0].ports.first_key_value().unwrap().1;
+    assert!(plan.as_ref().unwrap().dns);
+    assert!(updates[0].names[&name("kube-dns.kube-system.svc.cluster.local")].is_some());
+    assert_eq!(bench.published.0.lock().unwrap().zones.len(), 2);
+}
+
+#[test]
+fn a_malformed_object_is_reported_once_and_harms_no_other() {
+    let mut bench = bench(&[]);
+    let bad = Event::Problems {
+        kind: "Service".to_owned(),
+        object: ObjectName::new("dev", "bad"),
+        problems: vec![Problem {
+            kind: "Service".to_owned(),
+            object: ObjectName::new("dev", "bad"),
+            field: "spec.clusterIP".to_owned(),
+            reason: "not an address".to_owned(),
+        }],
+    };
+    bench.hears(lists(Kind::ALL));
+    bench.hears([bad.clone(), service("dev", "ent", "10.96.0.7")]);
+    bench.agent.round(true);
+    bench.hears([bad]);
+    bench.agent.round(true);
+    bench.agent.tick(true);
+    bench.agent.tick(true);
+    assert!(bench.metric("signpost_problems_seen_total 1"));
+    assert!(bench.metric("signpost_problems{kind=\"Service\"} 1"));
+    assert_eq!(bench.updates()[0].ports.len(), 1);
+    let reports = &bench.published.0.lock().unwrap().reports;
+    assert_eq!(reports.len(), 1, "the report is written when it changes");
+    assert_eq!(reports[0].problems[0].field, "spec.clusterIP");
+}
+
+#[test]
+fn an_update_that_failed_is_carried_out_later_with_what_came_since() {
+    let mut bench = bench(&["10.96.0.10"]);
+    bench.hears(lists(Kind::ALL));
+    bench.hears([service("dev", "ent", "10.96.0.7")]);
+    bench.fake.told().fails = true;
+    bench.agent.round(true);
+    bench.hears([service("dev", "other", "10.96.0.8")]);
+    bench.agent.round(true);
+    bench.agent.tick(true);
+    assert_eq!(bench.fake.told().synced, 0, "names may be missing");
+    assert!(bench.health.pending().contains(&"maps filled".to_owned()));
+
+    bench.fake.told().fails = false;
+    bench.agent.tick(true);
+    let updates = bench.updates();
+    assert_eq!(updates.len(), 1);
+    assert_eq!(updates[0].ports.len(), 2);
+    assert!(updates[0].node_addresses.is_some());
+    assert_eq!(bench.fake.told().synced, 1);
+}
+
+#[test]
+fn what_is_refused_is_said_once_tried_again_and_said_to_be_served_again() {
+    let mut bench = bench(&[]);
+    let refusal = Refusal {
+        object: "dev/ent".to_owned(),
+        reason: "map frontends is full".to_owned(),
+    };
+    bench.fake.told().refuses = Some(refusal);
+    bench.hears(lists(Kind::ALL));
+    bench.agent.round(true);
+    for _ in 0..RETRY_TICKS * 3 {
+        bench.agent.tick(true);
+    }
+    assert_eq!(bench.updates().len(), 4);
+    assert!(bench.metric("signpost_refusals_seen_total 1"));
+    assert!(bench.metric("signpost_refusals 1"));
+
+    bench.fake.told().refuses = None;
+    for _ in 0..RETRY_TICKS * 3 {
+        bench.agent.tick(true);
+    }
+    assert_eq!(bench.updates().len(), 1);
+    assert!(bench.metric("signpost_refusals 0"));
+}
+
+#[test]
+fn an_interface_that_refuses_the_programs_is_tried_again() {
+    let mut bench = bench(&[]);
+    let pod = Interface {
+        index: 7,
+        name: "veth7".to_owned(),
+    };
+    bench.fake.told().fails = true;
+    bench.agent.interface(InterfaceEvent::Added(pod));
+    assert!(bench.metric("signpost_refusals 1"));
+    assert!(bench.metric("signpost_interfaces 0"));
+    bench.fake.told().fails = false;
+    for _ in 0..RETRY_TICKS {
+        bench.agent.tick(false);
+    }
+    assert_eq!(bench.fake.told().attached, ["veth7"]);
+    assert!(bench.metric("signpost_refusals 0"));
+    assert!(bench.metric("signpost_interfaces 1"));
+    bench.agent.interface(InterfaceEvent::Removed(7));
+    assert!(bench.fake.told().attached.is_empty());
+    assert!(bench.metric("signpost_interfaces 0"));
+}
+
+#[test]
+fn the_clock_is_only_set_while_the_source_is_in_sync() {
+    let mut bench = bench(&[]);
+    bench.hears(lists(Kind::ALL));
+    bench.agent.round(false);
+    bench.agent.tick(false);
+    assert_eq!(bench.fake.told().synced, 0);
+    bench.agent.tick(true);
+    assert_eq!(bench.fake.told().synced, 1);
+}
+
+#[tokio::test]
+async fn a_change_is_carried_out_within_a_moment_and_churn_in_few_rounds() {
+    let bench = bench(&["10.96.0.10"]);
+    let (events, inputs_events) = mpsc::channel(64);
+    let (_interfaces, inputs_interfaces) = mpsc::channel(64);
+    let (_in_sync, inputs_in_sync) = watch::channel(true);
+    let inputs = Inputs {
+        events: inputs_events,
+        interfaces: inputs_interfaces,
+        in_sync: inputs_in_sync,
+    };
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(bench.agent.run(inputs, stop.clone()));
+    for event in lists(Kind::ALL) {
+        events.send(event).await.unwrap();
+    }
+    let count = || bench.fake.told().updates.len();
+    let begun = std::time::Instant::now();
+    while count() == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // One event each millisecond leaves no quiet moment, and still rounds are made.
+    let begun = std::time::Instant::now();
+    for n in 0..200 {
+        let address = format!("10.96.1.{n}");
+        events
+            .send(service("dev", &format!("s{n}"), &address))
+            .await
+            .unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let rounds = count() - 1;
+    let longest = begun.elapsed().as_millis() / QUIET.as_millis() + 1;
+    assert!(rounds >= 2, "{rounds} rounds");
+    assert!(rounds as u128 <= longest, "{rounds} rounds");
+    stop.cancel();
+    running.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_source_that_ends_ends_the_agent_with_an_error() {
+    let bench = bench(&[]);
+    let (events, inputs_events) = mpsc::channel(1);
+    let (_interfaces, inputs_interfaces) = mpsc::channel(1);
+    let (_in_sync, inputs_in_sync) = watch::channel(true);
+    drop(events);
+    let inputs = Inputs {
+        events: inputs_events,
+        interfaces: inputs_interfaces,
+        in_sync: inputs_in_sync,
+    };
+    let ended = bench.agent.run(inputs, CancellationToken::new()).await;
+    assert!(ended.unwrap_err().to_string().contains("source"));
+}
