@@ -1,2 +1,3 @@
 //! The laboratory.
+pub mod cluster;
 pub mod lab;

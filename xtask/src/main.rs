@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 mod build;
 mod check;
+mod cluster;
 mod demo;
 mod progress;
 mod project;
@@ -39,6 +40,12 @@ enum Task {
     ///
     /// Tests that need root are built by you and run with sudo. FILTERS select tests whose path contains one of them.
     Test(test::Args),
+    /// Raise a real Kubernetes control plane on this machine, with network namespaces as nodes and signpost in it
+    ///
+    /// etcd, kube-apiserver and kube-controller-manager are built from source, which takes some minutes the first time
+    /// and needs Go. Nothing of the host's own network is touched.
+    #[command(subcommand)]
+    Cluster(cluster::Task),
     /// Check formatting, lints, documentation and the project's own rules
     Check(check::Args),
 }
@@ -49,6 +56,7 @@ fn main() -> ExitCode {
         Task::Build(args) => build::run(&args),
         Task::Demo(args) => demo::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Cluster(task) => cluster::run(&task),
         Task::Check(args) => check::run(&args),
     };
     done.unwrap_or_else(|error| {

@@ -1,5 +1,6 @@
 //! Tests in network namespaces, with real sockets and real programs. They need root: `cargo xtask test`.
 
+mod api_server;
 mod changes;
 mod errors;
 mod laboratory;

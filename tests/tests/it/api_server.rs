@@ -1,0 +1,5 @@
+//! Signpost on a cluster with a real API server. Needs Go, which builds it.
+
+mod changes;
+mod manifests;
+mod story;
