@@ -21,8 +21,10 @@ pub mod agent;
 pub mod capture;
 pub mod cgroup;
 pub mod client;
+pub mod dns;
 pub mod kubelet;
 pub mod links;
+pub mod load;
 pub mod namespace;
 pub mod node;
 pub mod offload;
@@ -36,6 +38,7 @@ pub mod workplace;
 
 pub use agent::Agent;
 pub use kubelet::Kubelet;
+pub use load::LoadRun;
 pub use node::{Cni, Node};
 pub use pod::{DnsPolicy, Pod, PodSpec};
 pub use process::{Command, Process};

@@ -9,6 +9,10 @@ use std::{
 };
 
 use anyhow::Context as _;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 /// A cgroup that is removed when this is dropped.
 #[derive(Debug)]
@@ -70,8 +74,12 @@ pub fn root() -> anyhow::Result<PathBuf> {
         .context("no cgroup2 is mounted: mount -t cgroup2 none /sys/fs/cgroup")
 }
 
-/// Removes a cgroup with those below it. A process that was killed leaves its cgroup a moment later.
+/// Kills what runs in a cgroup and removes it with those below it. A process leaves its cgroup a moment after its end.
 pub(super) fn remove(path: &Path) {
+    let processes = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+    for process in processes.lines().filter_map(|line| line.parse().ok()) {
+        let _ = kill(Pid::from_raw(process), Signal::SIGKILL);
+    }
     let children = fs::read_dir(path).into_iter().flatten().flatten();
     for child in children.filter(|c| c.path().is_dir()) {
         remove(&child.path());

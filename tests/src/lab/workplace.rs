@@ -44,9 +44,7 @@ impl Workplace {
         );
         CLEARED.call_once(clear);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let pid = std::process::id();
-        let born = born(pid).unwrap_or_default();
-        let name = format!("{PREFIX}{pid}-{born}-{number}");
+        let name = format!("{}{number}", prefix());
         let bpffs = bpffs()?.join(&name);
         let cgroup = Cgroup::new(&name)?;
         fs::create_dir(&bpffs).with_context(|| bpffs.display().to_string())?;
@@ -83,8 +81,39 @@ fn bpffs() -> anyhow::Result<PathBuf> {
     mounted("bpf").context("bpffs is not mounted: mount -t bpf bpf /sys/fs/bpf")
 }
 
+/// Ends every laboratory of this process from outside, for when the process is about to be ended: kills what runs in
+/// them and removes their folders.
+pub fn end_all() {
+    let prefix = prefix();
+    remove_all(|name| name.starts_with(&prefix));
+}
+
+/// Folders for files of all laboratories on this machine that are up.
+pub fn folders() -> Vec<PathBuf> {
+    let entries = fs::read_dir(std::env::temp_dir()).into_iter().flatten();
+    entries
+        .flatten()
+        .filter(|entry| {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            name.starts_with(PREFIX) && !owner_is_gone(&name)
+        })
+        .map(|entry| entry.path())
+        .collect()
+}
+
+/// How the names of this process's folders begin.
+fn prefix() -> String {
+    let pid = std::process::id();
+    format!("{PREFIX}{pid}-{}-", born(pid).unwrap_or_default())
+}
+
 /// Removes what laboratories left whose process is gone.
 fn clear() {
+    remove_all(owner_is_gone);
+}
+
+fn remove_all(is_to_go: impl Fn(&str) -> bool) {
     let places = [
         Some(std::env::temp_dir()),
         bpffs().ok(),
@@ -92,7 +121,7 @@ fn clear() {
     ];
     for place in places.iter().flatten() {
         for entry in fs::read_dir(place).into_iter().flatten().flatten() {
-            if owner_is_gone(&entry.file_name().to_string_lossy()) {
+            if is_to_go(&entry.file_name().to_string_lossy()) {
                 remove(&entry.path());
             }
         }

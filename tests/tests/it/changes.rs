@@ -1,12 +1,12 @@
 //! Traffic follows changes, and nothing that lives is cut off.
 
-use std::{collections::BTreeMap, io::Read as _, net::SocketAddr, process::Child, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Context as _;
 use signpost_tests::lab::{
-    Pod,
-    client::{Conversation, Datagrams, Load},
-    programs, wait,
+    LoadRun,
+    client::{Conversation, Datagrams},
+    wait,
 };
 
 use crate::small::{CNIS, PATIENCE, PROGRAMMED, Small, answering, get};
@@ -113,7 +113,7 @@ fn an_agent_that_is_killed_and_comes_back_loses_nothing() -> anyhow::Result<()> 
     answering(&client, vip)?;
     let mut kept = client.run(|| Conversation::start(vip.v6, PATIENCE))??;
     let first = kept.say("before")?;
-    let load = start_load(&client, "web.default.svc.cluster.local", vip.v4)?;
+    let load = LoadRun::start(&client, "web.default.svc.cluster.local:80", Some(vip.v4))?;
     std::thread::sleep(Duration::from_secs(1));
     for _ in 0..3 {
         small.agents[0].kill();
@@ -121,7 +121,7 @@ fn an_agent_that_is_killed_and_comes_back_loses_nothing() -> anyhow::Result<()> 
         small.agents[0].restart()?;
         std::thread::sleep(Duration::from_millis(300));
     }
-    let counts = end_load(load)?;
+    let counts = load.finish()?;
     for protocol in ["tcp", "udp"] {
         let count = &counts[protocol];
         assert_eq!(count.failed, BTreeMap::new(), "{protocol}");
@@ -129,20 +129,4 @@ fn an_agent_that_is_killed_and_comes_back_loses_nothing() -> anyhow::Result<()> 
     }
     assert_eq!(kept.say("after")?, first);
     Ok(())
-}
-
-fn start_load(client: &Pod, name: &str, udp: SocketAddr) -> anyhow::Result<Child> {
-    let mut load = client.command(programs::lab_pod()?)?;
-    load.args(["load", &format!("{name}:{}", udp.port())]);
-    load.args(["--udp", &udp.to_string()]);
-    load.piped()
-}
-
-fn end_load(mut load: Child) -> anyhow::Result<BTreeMap<String, Load>> {
-    drop(load.stdin.take());
-    let mut text = String::new();
-    let mut output = load.stdout.take().context("no pipe")?;
-    output.read_to_string(&mut text)?;
-    load.wait()?;
-    Ok(serde_json::from_str(&text)?)
 }

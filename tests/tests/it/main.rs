@@ -4,6 +4,7 @@ mod api_server;
 mod changes;
 mod errors;
 mod laboratory;
+mod names;
 mod oracle;
 mod service;
 mod small;

@@ -34,8 +34,10 @@ pub(crate) fn resolve(name: &str) -> anyhow::Result<()> {
 }
 
 /// Prints what a server answers.
-pub(crate) fn get(target: &str) -> anyhow::Result<()> {
-    println!("{}", attempt(target)?);
+pub(crate) fn get(target: &str, times: usize) -> anyhow::Result<()> {
+    for _ in 0..times {
+        println!("{}", attempt(target)?);
+    }
     Ok(())
 }
 

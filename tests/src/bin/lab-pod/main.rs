@@ -30,10 +30,13 @@ enum Role {
         /// The name
         name: String,
     },
-    /// Print what a server answers, over one TCP connection
+    /// Resolve a name, connect to what it leads to and print what the server answers
     Get {
-        /// Where it listens; names are resolved
+        /// Where it listens, as NAME:PORT
         target: String,
+        /// How often
+        #[arg(long, default_value_t = 1)]
+        times: usize,
     },
     /// Resolve a name and connect to what it leads to, over and over, until standard input ends; print the counts
     Load {
@@ -51,7 +54,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().role {
         Role::Serve { name, ports } => serve::run(&name, &ports),
         Role::Resolve { name } => load::resolve(&name),
-        Role::Get { target } => load::get(&target),
+        Role::Get { target, times } => load::get(&target, times),
         Role::Load { target, udp } => load::run(&target, udp),
         Role::Pause => loop {
             std::thread::park();

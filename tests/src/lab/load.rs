@@ -1,0 +1,58 @@
+//! Load from inside a pod, in a process of its own, so that real resolvers are part of it.
+
+use std::{
+    collections::BTreeMap,
+    io::Read as _,
+    net::SocketAddr,
+    process::{Child, ChildStdin},
+};
+
+use anyhow::Context as _;
+
+use super::{client::Load, pod::Pod, programs};
+
+/// Connections, and perhaps datagrams, that go on until [`LoadRun::finish`].
+#[derive(Debug)]
+pub struct LoadRun {
+    child: Child,
+    /// The load ends when this is closed.
+    input: Option<ChildStdin>,
+}
+
+impl LoadRun {
+    /// Resolves and connects to `target` (`NAME:PORT`) from the pod, over and over; sends datagrams from one socket to
+    /// `udp` meanwhile.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn start(pod: &Pod, target: &str, udp: Option<SocketAddr>) -> anyhow::Result<Self> {
+        let mut command = pod.command(programs::lab_pod()?)?;
+        command.args(["load", target]);
+        if let Some(address) = udp {
+            command.args(["--udp", &address.to_string()]);
+        }
+        let mut child = command.piped()?;
+        let input = child.stdin.take();
+        Ok(Self { child, input })
+    }
+
+    /// Ends it and gives the counts of `tcp` and `udp`.
+    ///
+    /// # Errors
+    /// Where it ended by itself.
+    pub fn finish(mut self) -> anyhow::Result<BTreeMap<String, Load>> {
+        drop(self.input.take());
+        let mut text = String::new();
+        let mut output = self.child.stdout.take().context("no pipe")?;
+        output.read_to_string(&mut text)?;
+        let status = self.child.wait()?;
+        serde_json::from_str(&text).with_context(|| format!("the load ended: {status}: {text}"))
+    }
+}
+
+impl Drop for LoadRun {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
