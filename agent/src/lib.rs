@@ -8,6 +8,7 @@ pub mod agent;
 pub mod cli;
 pub mod config;
 pub mod dataplane;
+pub mod dns;
 pub mod feed;
 pub mod model;
 pub mod plan;

@@ -223,6 +223,11 @@ impl Zone {
         self.serial
     }
 
+    /// Every Service that the zone knows, also those of which only EndpointSlices exist.
+    pub fn services(&self) -> impl Iterator<Item = &ObjectName> {
+        self.services.keys()
+    }
+
     /// Names that are there whatever the cluster has.
     fn fixed(&self) -> Vec<(Name, NameEntry)> {
         let domain = &self.config.domain;

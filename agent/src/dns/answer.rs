@@ -1,0 +1,116 @@
+//! From what the zone says to records on the wire.
+
+use hickory_proto::rr::{
+    Name as WireName, RData, Record as WireRecord,
+    rdata::{A, AAAA, CNAME, NS, PTR, SOA, SRV, TXT},
+};
+use std::net::IpAddr;
+
+use crate::zone::{Name, Record, RecordData, Zone};
+
+/// CoreDNS's SOA: refresh, retry, expire, in seconds.
+const SOA_TIMES: (i32, i32, i32) = (7200, 1800, 86_400);
+
+/// The question's name, in the letter case of its asker.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    pub(super) wire: WireName,
+    pub(super) name: Name,
+    /// The cluster domain as the asker wrote it; empty where the name is not in the zone.
+    domain: Vec<u8>,
+}
+
+impl Asked {
+    /// `None` where the name cannot be had in wire form.
+    pub(super) fn new(wire: &WireName, domain: &Name) -> Option<Self> {
+        let bytes: Vec<u8> = wire
+            .iter()
+            .flat_map(|label| std::iter::once(label.len() as u8).chain(label.iter().copied()))
+            .collect();
+        let name = Name::from_wire(&bytes)?;
+        let start = bytes.len().checked_sub(domain.wire().len());
+        let domain = start
+            .filter(|_| name.below(domain).is_some())
+            .map_or_else(Vec::new, |start| bytes[start..].to_vec());
+        // An escaped or relative form must not come back as another name.
+        let mut wire = wire.clone();
+        wire.set_fqdn(true);
+        Some(Self { wire, name, domain })
+    }
+
+    /// A name on the wire, with the letter case of the asker in the zone part (CoreDNS).
+    fn write(&self, name: &Name, zone: &Name) -> WireName {
+        let mut bytes = name.wire().to_vec();
+        if !self.domain.is_empty() && name.below(zone).is_some() {
+            let start = bytes.len() - self.domain.len();
+            bytes[start..].copy_from_slice(&self.domain);
+        }
+        let mut labels: Vec<&[u8]> = Vec::new();
+        let mut rest = bytes.as_slice();
+        while let Some((length, after)) = rest.split_first() {
+            let (label, after) = after.split_at(usize::from(*length).min(after.len()));
+            labels.push(label);
+            rest = after;
+        }
+        WireName::from_labels(labels).unwrap_or_else(|_| WireName::root())
+    }
+
+    /// Records of a section.
+    pub(super) fn records(&self, zone: &Zone, records: &[Record]) -> Vec<WireRecord> {
+        let domain = &zone.config().domain;
+        records
+            .iter()
+            .map(|record| {
+                let owner = match &record.owner {
+                    Some(owner) => self.write(owner, domain),
+                    None => self.wire.clone(),
+                };
+                let data = match &record.data {
+                    RecordData::Address(IpAddr::V4(a)) => RData::A(A(*a)),
+                    RecordData::Address(IpAddr::V6(a)) => RData::AAAA(AAAA(*a)),
+                    RecordData::Cname(name) => RData::CNAME(CNAME(self.write(name, domain))),
+                    RecordData::Ptr(name) => RData::PTR(PTR(self.write(name, domain))),
+                    RecordData::Ns(name) => RData::NS(NS(self.write(name, domain))),
+                    RecordData::Txt(text) => RData::TXT(TXT::new(vec![text.clone()])),
+                    RecordData::Srv {
+                        priority,
+                        weight,
+                        port,
+                        target,
+                    } => RData::SRV(SRV::new(
+                        *priority,
+                        *weight,
+                        *port,
+                        self.write(target, domain),
+                    )),
+                    RecordData::Soa => return self.soa(zone),
+                };
+                WireRecord::from_rdata(owner, record.ttl, data)
+            })
+            .collect()
+    }
+
+    /// The zone's SOA record, for answers and for the authority section of negative ones.
+    pub(super) fn soa(&self, zone: &Zone) -> WireRecord {
+        let config = zone.config();
+        let below = |labels: &[&str]| {
+            let name = labels
+                .iter()
+                .rev()
+                .try_fold(config.domain.clone(), |name, label| name.child(label));
+            name.map_or_else(WireName::root, |name| self.write(&name, &config.domain))
+        };
+        let (refresh, retry, expire) = SOA_TIMES;
+        let data = SOA::new(
+            below(&["ns", "dns"]),
+            below(&["hostmaster"]),
+            zone.serial(),
+            refresh,
+            retry,
+            expire,
+            config.ttl,
+        );
+        let owner = self.write(&config.domain, &config.domain);
+        WireRecord::from_rdata(owner, config.ttl.min(300), RData::SOA(data))
+    }
+}

@@ -1,0 +1,283 @@
+//! Puts source, zone, sockets, clock and probes together.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{Arc, atomic::AtomicU16},
+    time::Duration,
+};
+
+use anyhow::{Context as _, anyhow};
+use axum::Router;
+use hickory_server::Server as Hickory;
+use tokio::{
+    net::{TcpListener, UdpSocket},
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Args, Source, alive, forward::Forward, handler::Handler, metrics::Metrics, probes, state::State,
+};
+use crate::{
+    feed::{self, Hello},
+    model::Event,
+    source::{
+        agent::{self, News},
+        files::{self, FilesOptions},
+        kube::{self, KubeOptions},
+    },
+    zone::ZoneConfig,
+};
+
+/// Events that wait for the zone.
+const EVENTS: usize = 4096;
+/// A TCP connection without a question for so long is closed.
+const IDLE: Duration = Duration::from_secs(10);
+/// Answers that wait for a TCP client.
+const TCP_ANSWERS: usize = 32;
+
+/// A DNS server that listens and does not answer yet.
+#[derive(Debug)]
+pub struct Server {
+    args: Args,
+    sockets: Vec<(UdpSocket, TcpListener)>,
+    health: Vec<TcpListener>,
+    metrics: TcpListener,
+}
+
+/// Where a server listens.
+#[derive(Clone, Debug)]
+pub struct Listening {
+    /// DNS, over UDP and TCP.
+    pub dns: Vec<SocketAddr>,
+    /// Probes.
+    pub health: Vec<SocketAddr>,
+    /// Metrics.
+    pub metrics: SocketAddr,
+}
+
+impl Server {
+    /// Takes the ports.
+    ///
+    /// # Errors
+    /// Where one cannot be had.
+    pub async fn bind(args: Args) -> anyhow::Result<Self> {
+        let mut sockets = Vec::new();
+        for &address in &args.listen {
+            let bound = both(address).await;
+            sockets.push(bound.with_context(|| {
+                format!(
+                    "cannot listen on {address}; a port below 1024 needs the sysctl \
+                     net.ipv4.ip_unprivileged_port_start or CAP_NET_BIND_SERVICE; see --listen"
+                )
+            })?);
+        }
+        let mut health = Vec::new();
+        for &address in &args.health_address {
+            health.push(listen(address, "--health-address").await?);
+        }
+        let metrics = listen(args.metrics_address, "--metrics-address").await?;
+        Ok(Self {
+            args,
+            sockets,
+            health,
+            metrics,
+        })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// Where a socket has no address.
+    pub fn listening(&self) -> io::Result<Listening> {
+        Ok(Listening {
+            dns: self
+                .sockets
+                .iter()
+                .map(|(udp, _)| udp.local_addr())
+                .collect::<io::Result<_>>()?,
+            health: self
+                .health
+                .iter()
+                .map(TcpListener::local_addr)
+                .collect::<io::Result<_>>()?,
+            metrics: self.metrics.local_addr()?,
+        })
+    }
+
+    /// Answers until `stop`, and then for the lameduck time.
+    ///
+    /// # Errors
+    /// Where a part that the server cannot do without ends.
+    pub async fn serve(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let listening = self.listening()?;
+        let args = self.args;
+        let upstreams = args.upstreams();
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"), source = %args.source, ?listening, ?upstreams,
+            cluster_domain = args.cluster_domain, "the DNS server starts"
+        );
+        let state = Arc::new(State::new(ZoneConfig {
+            domain: args.domain()?,
+            ttl: args.ttl,
+            dns: args.dns_address.clone(),
+        }));
+        let forward = Forward::new(upstreams, Duration::from_secs(args.cache_seconds));
+        let forward = Arc::new(forward);
+        let metrics = Arc::new(Metrics::new(Arc::clone(&state), Arc::clone(&forward)));
+        let probe = Arc::new(AtomicU16::new(0));
+
+        // Ends of parts are errors, whatever they end with.
+        let mut parts = JoinSet::new();
+        for listener in self.health {
+            let routes = probes::routes(Arc::clone(&state), stop.clone());
+            parts.spawn(part("probes", http(listener, routes)));
+        }
+        let routes = probes::metrics(Arc::clone(&metrics));
+        parts.spawn(part("metrics", http(self.metrics, routes)));
+
+        let (clocks, clock) = watch::channel(None);
+        let (events_in, events) = mpsc::channel(EVENTS);
+        let (hellos_in, hellos) = mpsc::channel(1);
+        let learns_dns = args.dns_address.is_empty() && !matches!(args.source, Source::Agent(_));
+        let followed = Arc::clone(&state);
+        parts.spawn(async move {
+            followed.follow(events, hellos, learns_dns).await;
+            Err(anyhow!("the zone: nobody says anything any more"))
+        });
+        parts.spawn(part(
+            "source",
+            source(args.clone(), events_in, hellos_in, clocks),
+        ));
+
+        let mut server = Hickory::new(Handler {
+            state: Arc::clone(&state),
+            forward,
+            metrics,
+            max_payload: args.max_payload,
+            probe: Arc::clone(&probe),
+        });
+        for (udp, tcp) in self.sockets {
+            server.register_socket(udp);
+            server.register_listener(tcp, IDLE, TCP_ANSWERS);
+        }
+        if let Some(&first) = listening.dns.first() {
+            let stop = stop.clone();
+            parts.spawn(async move {
+                let kept = alive::keep(first, state, probe, clock, stop.clone()).await;
+                stop.cancelled().await;
+                kept.context("the dns alive clock")?;
+                std::future::pending().await
+            });
+        }
+        parts.spawn(async move {
+            server.block_until_done().await.context("DNS")?;
+            Err(anyhow!("DNS: the sockets were closed"))
+        });
+
+        tokio::select! {
+            ended = parts.join_next() => return ended.map_or(Ok(()), |joined| joined?),
+            () = stop.cancelled() => {}
+        }
+        tracing::info!(
+            seconds = args.lameduck,
+            "questions are answered for a while longer"
+        );
+        tokio::select! {
+            ended = parts.join_next() => ended.map_or(Ok(()), |joined| joined?),
+            () = tokio::time::sleep(Duration::from_secs(args.lameduck)) => Ok(()),
+        }
+    }
+}
+
+async fn part(
+    name: &'static str,
+    work: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    work.await.context(name)?;
+    Err(anyhow!("{name}: ended"))
+}
+
+async fn http(listener: TcpListener, routes: Router) -> anyhow::Result<()> {
+    Ok(axum::serve(listener, routes).await?)
+}
+
+async fn source(
+    args: Args,
+    events: mpsc::Sender<Event>,
+    hellos: mpsc::Sender<Hello>,
+    clocks: watch::Sender<Option<Arc<super::clock::Clock>>>,
+) -> anyhow::Result<()> {
+    let (in_sync, _) = watch::channel(false);
+    match args.source {
+        Source::Agent(socket) => {
+            let socket = socket.unwrap_or_else(|| args.run_folder.join(feed::SOCKET));
+            let (news_in, mut news) = mpsc::channel(4);
+            let said = async {
+                while let Some(said) = news.recv().await {
+                    match said {
+                        News::Hello(hello) => hellos.send(hello).await?,
+                        News::Clock(fd) => alive::take_over(fd, &clocks),
+                    }
+                }
+                Ok(())
+            };
+            tokio::try_join!(agent::run(socket, events, in_sync, news_in), said)?;
+            Ok(())
+        }
+        Source::Kube => {
+            let options = KubeOptions {
+                kubeconfig: args.kubeconfig,
+                server: args.api_server,
+                node: None,
+            };
+            kube::run(options, events, in_sync).await
+        }
+        Source::Files(folder) => {
+            let options = FilesOptions {
+                folder,
+                state: args.state_folder,
+                service_ranges: args.service_range,
+                node: None,
+            };
+            files::run(options, events, in_sync).await
+        }
+    }
+}
+
+/// UDP and TCP on one port, also where the system chooses it.
+async fn both(address: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
+    const TRIES: usize = 16;
+    let mut last = io::Error::from(io::ErrorKind::AddrInUse);
+    for _ in 0..TRIES {
+        let udp = match UdpSocket::bind(address).await {
+            Err(error) if lacks_ipv6(&error, address) => UdpSocket::bind(ipv4(address)).await?,
+            bound => bound?,
+        };
+        match TcpListener::bind(udp.local_addr()?).await {
+            Ok(tcp) => return Ok((udp, tcp)),
+            Err(error) if address.port() == 0 => last = error,
+            Err(error) => return Err(error),
+        }
+    }
+    Err(last)
+}
+
+async fn listen(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
+    let bound = match TcpListener::bind(address).await {
+        Err(error) if lacks_ipv6(&error, address) => TcpListener::bind(ipv4(address)).await,
+        bound => bound,
+    };
+    bound.with_context(|| format!("cannot listen on {address}; change {flag}"))
+}
+
+fn lacks_ipv6(error: &io::Error, address: SocketAddr) -> bool {
+    let errors = [Some(libc::EAFNOSUPPORT), Some(libc::EADDRNOTAVAIL)];
+    address.is_ipv6() && address.ip().is_unspecified() && errors.contains(&error.raw_os_error())
+}
+
+fn ipv4(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port())
+}

@@ -1,0 +1,149 @@
+//! The zone of a running server, kept up by what its source says.
+
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    sync::{PoisonError, RwLock, RwLockReadGuard},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    feed::{Hello, KINDS},
+    model::{Event, ObjectName, ServiceKind},
+    registry::{Changes, Registry},
+    zone::{Zone, ZoneConfig},
+};
+
+/// Changes are taken over together when none came for so long,
+const QUIET: Duration = Duration::from_millis(5);
+/// or when the first one waits for so long.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// Events taken in at once.
+const BATCH: usize = 1024;
+/// The Service whose ClusterIPs are the cluster's DNS addresses where nobody says them.
+const DNS_SERVICE: (&str, &str) = ("kube-system", "kube-dns");
+
+/// What answers are made from.
+#[derive(Debug)]
+pub(super) struct State(RwLock<Inner>);
+
+/// The zone, and whether it is all there is.
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) zone: Zone,
+    /// Every list was complete at least once. Before that no name of a cluster object may be denied.
+    pub(super) synced: bool,
+}
+
+impl State {
+    pub(super) fn new(config: ZoneConfig) -> Self {
+        let zone = Zone::new(config);
+        Self(RwLock::new(Inner {
+            zone,
+            synced: false,
+        }))
+    }
+
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, Inner> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_synced(&self) -> bool {
+        self.read().synced
+    }
+
+    /// Follows a source until it ends. `hellos` bring another configuration of the zone; without any, the DNS
+    /// addresses are learned where `learn_dns` says so.
+    pub(super) async fn follow(
+        &self,
+        mut events: mpsc::Receiver<Event>,
+        mut hellos: mpsc::Receiver<Hello>,
+        learn_dns: bool,
+    ) {
+        let mut registry = Registry::default();
+        let mut batch = Vec::with_capacity(BATCH);
+        let mut waiting: Option<(Instant, Instant)> = None;
+        loop {
+            let due = waiting.map(|(first, last)| (first + PATIENCE).min(last + QUIET));
+            tokio::select! {
+                count = events.recv_many(&mut batch, BATCH) => {
+                    if count == 0 {
+                        return;
+                    }
+                    batch.drain(..).for_each(|event| registry.apply(event));
+                    let now = Instant::now();
+                    waiting = Some((waiting.map_or(now, |(first, _)| first), now));
+                }
+                Some(hello) = hellos.recv() => {
+                    self.configure(&registry, ZoneConfig {
+                        domain: hello.domain,
+                        ttl: hello.ttl,
+                        dns: hello.dns,
+                    });
+                }
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    waiting = None;
+                    self.take_over(&mut registry, learn_dns);
+                }
+            }
+        }
+    }
+
+    fn take_over(&self, registry: &mut Registry, learn_dns: bool) {
+        let changes = registry.take_changes();
+        let mut inner = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        inner.zone.update(registry, &changes, now());
+        if registry.is_complete(&KINDS) && !inner.synced {
+            tracing::info!(names = inner.zone.entries().len(), "the zone is complete");
+            inner.synced = true;
+        }
+        if learn_dns {
+            let dns = learned(registry);
+            if dns != inner.zone.config().dns {
+                let config = ZoneConfig {
+                    dns,
+                    ..inner.zone.config().clone()
+                };
+                drop(inner);
+                self.configure(registry, config);
+            }
+        }
+    }
+
+    fn configure(&self, registry: &Registry, config: ZoneConfig) {
+        let mut inner = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let old = inner.zone.config();
+        if (&old.domain, old.ttl, &old.dns) == (&config.domain, config.ttl, &config.dns) {
+            return;
+        }
+        tracing::info!(domain = %config.domain, ttl = config.ttl, dns = ?config.dns, "the zone is configured");
+        let mut services: BTreeSet<ObjectName> = inner.zone.services().cloned().collect();
+        services.extend(registry.services().map(|service| service.name.clone()));
+        let everything = Changes {
+            services,
+            namespaces: registry.namespaces().cloned().collect(),
+            node: false,
+        };
+        inner.zone = Zone::new(config);
+        inner.zone.update(registry, &everything, now());
+    }
+}
+
+fn learned(registry: &Registry) -> Vec<IpAddr> {
+    let name = ObjectName::new(DNS_SERVICE.0, DNS_SERVICE.1);
+    match registry.service(&name).map(|service| &service.kind) {
+        Some(ServiceKind::ClusterIp(addresses)) => addresses.clone(),
+        _ => Vec::new(),
+    }
+}
+
+fn now() -> u32 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs() as u32)
+}
