@@ -188,7 +188,7 @@ fn read(texts: &[(PathBuf, String)]) -> BTreeMap<PathBuf, Read> {
                 scope.spawn(move || -> Vec<_> {
                     chunk
                         .iter()
-                        .map(|(file, document)| (*file, document.line, parse(*document)))
+                        .map(|(file, document)| (*file, parse(*document)))
                         .collect()
                 })
             })
@@ -203,7 +203,7 @@ fn read(texts: &[(PathBuf, String)]) -> BTreeMap<PathBuf, Read> {
                 }
                 continue;
             };
-            for (file, _, result) in parsed {
+            for (file, result) in parsed {
                 match result {
                     Ok(manifests) => files[file].0.extend(manifests),
                     Err(unreadable) => files[file].1.push(unreadable),
