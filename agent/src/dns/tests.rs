@@ -290,14 +290,18 @@ fn parsed(question: &Message, answer: &[u8]) -> Message {
     let message = Message::from_vec(answer).unwrap();
     assert_eq!(message.metadata.id, question.metadata.id);
     let other = OtherMessage::from_octets(answer).unwrap();
-    assert_eq!(u16::from(other.header().id()), message.metadata.id);
+    assert_eq!(other.header().id(), message.metadata.id);
     assert_eq!(other.header().aa(), message.metadata.authoritative);
     assert_eq!(
         Rcode::checked_from_int(message.metadata.response_code.low()),
         Some(other.header().rcode())
     );
     let count = |section: Option<domain::base::message::RecordSection<'_, &[u8]>>| {
-        section.unwrap().map(|r| r.unwrap()).count()
+        section
+            .unwrap()
+            .collect::<Result<Vec<_>, _>>()
+            .unwrap()
+            .len()
     };
     assert_eq!(count(other.answer().ok()), message.answers.len());
     assert_eq!(count(other.authority().ok()), message.authorities.len());

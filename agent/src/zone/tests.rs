@@ -470,3 +470,53 @@ fn a_namespace_that_goes_takes_its_names_along_and_brings_them_back() {
     assert_eq!(said(&zone, "ent.dev.svc.cluster.local", A), "10.96.1.1");
     assert_eq!(zone.serial(), 3);
 }
+
+#[test]
+fn ten_thousand_services_are_no_work_where_one_changed() {
+    let mut registry = Registry::default();
+    registry.apply(Event::Apply(
+        Object::Namespace(ObjectName::new("", "dev")),
+        vec![],
+    ));
+    for n in 0..10_000u32 {
+        let address = IpAddr::from((0x0a60_0000 + n).to_be_bytes());
+        let kind = ServiceKind::ClusterIp(vec![address]);
+        let name = format!("s{n}");
+        registry.apply(Event::Apply(
+            Object::Service(service("dev", &name, kind, &[("http", 80)])),
+            vec![],
+        ));
+        let endpoints: Vec<_> = (0..10u32)
+            .map(|e| {
+                (
+                    IpAddr::from((0x0a00_0000 + n * 10 + e).to_be_bytes()),
+                    true,
+                    None,
+                )
+            })
+            .collect();
+        registry.apply(Event::Apply(
+            Object::EndpointSlice(slice("dev", &name, &name, &[("http", 80)], &endpoints)),
+            vec![],
+        ));
+    }
+    let mut zone = Zone::new(config());
+    let changes = registry.take_changes();
+    let begun = std::time::Instant::now();
+    zone.update(&registry, &changes, 1);
+    let whole = begun.elapsed();
+    assert!(zone.entries().len() > 10_000);
+    registry.apply(Event::Delete(
+        crate::model::Kind::Service,
+        ObjectName::new("dev", "s77"),
+    ));
+    let changes = registry.take_changes();
+    let begun = std::time::Instant::now();
+    assert_eq!(zone.update(&registry, &changes, 2).len(), 1);
+    // A noisy machine makes this vague: the point is that it is nowhere near the whole.
+    assert!(
+        begun.elapsed() < whole / 20,
+        "{:?} {whole:?}",
+        begun.elapsed()
+    );
+}
