@@ -685,6 +685,47 @@ async fn the_clock_ticks_while_the_server_answers_and_stops_when_it_is_told_to_e
     assert_eq!(bench.clock(), 1);
 }
 
+#[tokio::test]
+async fn a_folder_of_manifests_stands_in_for_the_agent() {
+    const MANIFESTS: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: kube-system}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: kube-dns, namespace: kube-system}
+spec:
+  clusterIP: 10.96.0.10
+  ports: [{name: dns, port: 53, protocol: UDP}]
+";
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("all.yaml"), MANIFESTS).unwrap();
+    let state = tempfile::tempdir().unwrap();
+    let source = format!("files:{}", folder.path().display());
+    let bench = Bench::empty(&[
+        "--source",
+        &source,
+        "--state-folder",
+        state.path().to_str().unwrap(),
+    ])
+    .await;
+    // `ns.dns` is there once the address of the cluster's DNS is learned from its Service.
+    timeout(Duration::from_secs(5), async {
+        while addresses(&bench.ask("ns.dns.cluster.local.", RecordType::A).await).is_empty() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .unwrap();
+    let answer = bench
+        .ask("kube-dns.kube-system.svc.cluster.local.", RecordType::A)
+        .await;
+    assert_eq!(addresses(&answer), [Ipv4Addr::new(10, 96, 0, 10)]);
+    let servers = bench.ask("cluster.local.", RecordType::NS).await;
+    assert_eq!((servers.answers.len(), servers.additionals.len()), (1, 1));
+}
+
 #[test]
 fn sources_and_upstreams_are_written_as_the_help_says() {
     let source = |text: &str| text.parse::<Source>().ok();
