@@ -7,6 +7,8 @@ use crate::{
     zone::{Name, NameEntry},
 };
 
+pub mod ebpf;
+
 /// What changed, for a dataplane to carry out. `None` means gone.
 #[derive(Clone, Debug, Default)]
 pub struct Update {

@@ -10,6 +10,7 @@ pub mod config;
 pub mod dataplane;
 pub mod dns;
 pub mod feed;
+pub mod interfaces;
 pub mod model;
 pub mod plan;
 pub mod registry;

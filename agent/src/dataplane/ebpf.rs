@@ -1,0 +1,181 @@
+//! The dataplane of BPF programs: Services and names in maps, programs at pods' interfaces.
+//!
+//! [`EbpfDataplane`] is what the agent uses; [`view::View`] is what operators' commands read with the agent down.
+
+use std::{collections::BTreeMap, os::fd::BorrowedFd, path::PathBuf, time::Duration};
+
+use anyhow::Context;
+use serde::Serialize;
+
+use self::{
+    attach::{Attacher, Hook},
+    differ::Differ,
+    pins::Pins,
+    program::Programs,
+    tables::{Clocks, DnsAlive, KernelTables, Tables},
+};
+use super::{Dataplane, Report, Update};
+use crate::zone::Name;
+
+pub mod attach;
+pub mod differ;
+pub mod pins;
+pub mod program;
+mod sweep;
+pub mod sys;
+pub mod tables;
+pub mod view;
+
+/// What an instance has to know.
+#[derive(Clone, Debug)]
+pub struct EbpfConfig {
+    /// The instance's folder on a BPF file system, such as `/sys/fs/bpf/signpost`. Made where it is missing.
+    pub pin_root: PathBuf,
+    /// The cluster domain.
+    pub domain: Name,
+    /// TTL of the zone's records, in seconds: the SOA record's minimum, and its own TTL up to 300.
+    pub ttl: u32,
+    /// For how long after [`Dataplane::in_sync`] negative answers are given.
+    pub negative_grace: Duration,
+    /// Another proxy's connections may be alive: TCP segments of unknown connections pass to the stack.
+    pub takeover: bool,
+}
+
+/// How full a map is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Pressure {
+    /// The map.
+    pub map: &'static str,
+    /// Elements in it, as far as this agent knows: of the LRU maps, as of the last sweep.
+    pub elements: usize,
+    /// Most elements.
+    pub size: u32,
+}
+
+/// The dataplane.
+#[derive(Debug)]
+pub struct EbpfDataplane {
+    pins: Pins,
+    programs: Programs,
+    tables: KernelTables,
+    attacher: Attacher,
+    differ: Differ,
+    swept: sweep::Left,
+}
+
+impl EbpfDataplane {
+    /// Takes over what is pinned, or makes it; loads the programs. Interfaces that have the programs keep them:
+    /// see [`EbpfDataplane::attached`].
+    ///
+    /// # Errors
+    /// Where the folder is not on a BPF file system or another agent uses it, or the kernel refuses a map or program.
+    pub fn open(config: EbpfConfig) -> anyhow::Result<Self> {
+        Self::open_with(config, Hook::of_this_kernel())
+    }
+
+    /// As [`EbpfDataplane::open`], with another way of attaching than the kernel's best one.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_with(config: EbpfConfig, hook: Hook) -> anyhow::Result<Self> {
+        raise_memlock_limit();
+        let pins = Pins::open(&config.pin_root)?;
+        let (mut tables, same_maps) = pins.maps()?;
+        let differ = Differ::open(config, &mut tables)?;
+        let programs = Programs::load(&pins)?;
+        let attacher = Attacher::take_over(hook, &pins, &programs, same_maps)?;
+        Ok(Self {
+            pins,
+            programs,
+            tables,
+            attacher,
+            differ,
+            swept: sweep::Left::default(),
+        })
+    }
+
+    /// Attaches the programs to a pod's host-side interface, in the calling thread's network namespace. Nothing
+    /// happens where they are attached.
+    ///
+    /// # Errors
+    /// Where they cannot be attached, with the reason; the pod is not served then.
+    pub fn attach(&mut self, ifindex: u32, name: &str) -> anyhow::Result<()> {
+        self.attacher
+            .attach(&self.pins, &mut self.programs, ifindex, name)
+    }
+
+    /// Detaches the programs from an interface, which may be gone.
+    ///
+    /// # Errors
+    /// Where a pin cannot be removed.
+    pub fn detach(&mut self, ifindex: u32) -> anyhow::Result<()> {
+        self.attacher
+            .detach(&self.pins, &mut self.programs, ifindex)
+    }
+
+    /// The interfaces that have the programs, by index: those attached by agents before this one too, until they are
+    /// detached.
+    pub fn attached(&self) -> &BTreeMap<u32, String> {
+        self.attacher.attached()
+    }
+
+    /// The map that `signpost dns` writes the *dns alive* clock to, for [`std::os::fd::AsFd`] passing over a socket.
+    ///
+    /// # Errors
+    /// None once the dataplane is open.
+    pub fn dns_alive_fd(&self) -> anyhow::Result<BorrowedFd<'_>> {
+        Ok(self.tables.map::<DnsAlive>()?)
+    }
+
+    /// How full each map is.
+    pub fn pressure(&self) -> Vec<Pressure> {
+        let mut pressure = self.differ.pressure();
+        pressure.extend(self.swept.pressure());
+        pressure
+    }
+
+    fn write_clock(&mut self, clock: u64) -> anyhow::Result<()> {
+        match self.tables.put::<Clocks>(&[(0, clock)]).pop() {
+            Some(failed) => Err(failed.error).context("cannot write the clock of the last sync"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Dataplane for EbpfDataplane {
+    fn apply(&mut self, update: &Update) -> anyhow::Result<Report> {
+        let report = self.differ.apply(&mut self.tables, update)?;
+        if !self.differ.may_deny() {
+            self.write_clock(0)?;
+        }
+        self.attacher.catch_up(&self.pins, &self.programs)?;
+        Ok(report)
+    }
+
+    fn in_sync(&mut self) -> anyhow::Result<()> {
+        // A name that could not be written is one that the kernel would deny.
+        self.write_clock(if self.differ.may_deny() { now()? } else { 0 })
+    }
+
+    fn sweep(&mut self) -> anyhow::Result<Report> {
+        let now = now()?;
+        let mut report = self.differ.sweep(&mut self.tables, now)?;
+        self.swept = sweep::sweep(&mut self.tables, now).context("cannot sweep the flows")?;
+        report.deleted += self.swept.deleted;
+        Ok(report)
+    }
+}
+
+/// `CLOCK_MONOTONIC` in nanoseconds, the kernel programs' clock.
+fn now() -> anyhow::Result<u64> {
+    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)?;
+    Ok(Duration::from(time).as_nanos() as u64)
+}
+
+/// Kernels before 5.11 account maps to the locked memory of a process. Later ones do not, so failing is harmless.
+fn raise_memlock_limit() {
+    use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+    if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
+        tracing::debug!(%error, "the limit of locked memory stays as it is");
+    }
+}

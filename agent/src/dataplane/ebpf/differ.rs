@@ -1,0 +1,194 @@
+//! Carries updates out: what is written is compared with what is wanted, and the difference is written in an order in
+//! which no program ever acts on half a change.
+//!
+//! Ports that come, names that come, names that go, ports that go: a name never leads to a Service that is not there
+//! yet, or not any more.
+
+use anyhow::Context;
+
+use self::{addresses::AddressTable, config::ConfigElement, names::NameTable, ports::PortTable};
+use super::{EbpfConfig, Pressure, tables::Tables};
+use crate::{
+    dataplane::{Report, Update},
+    model::ObjectName,
+    plan::PortName,
+    zone::Name,
+};
+
+mod addresses;
+mod batch;
+mod change;
+mod config;
+mod ids;
+mod names;
+mod port;
+mod ports;
+mod records;
+mod recover;
+#[cfg(test)]
+mod tests;
+mod wanted_name;
+
+/// What is written, and what it is compared with.
+#[derive(Debug)]
+pub struct Differ {
+    domain: Name,
+    config: ConfigElement,
+    addresses: AddressTable,
+    ports: PortTable,
+    names: NameTable,
+    serial: u32,
+    started: bool,
+}
+
+impl Differ {
+    /// Makes sure that the name hash has its keys. What else is in the maps is looked at by the first update.
+    ///
+    /// # Errors
+    /// Where the domain is not one that the kernel can hash, or the configuration cannot be read or written.
+    pub fn open(config: EbpfConfig, tables: &mut impl Tables) -> anyhow::Result<Self> {
+        Ok(Self {
+            config: ConfigElement::open(&config, tables)?,
+            addresses: AddressTable::default(),
+            domain: config.domain,
+            ports: PortTable::default(),
+            names: NameTable::default(),
+            serial: 0,
+            started: false,
+        })
+    }
+
+    /// Carries out an update; the first one is the whole state.
+    ///
+    /// # Errors
+    /// Where a map cannot be read or changed at all.
+    pub fn apply(&mut self, tables: &mut impl Tables, update: &Update) -> anyhow::Result<Report> {
+        const FAILED: &str = "cannot change the maps in the kernel";
+        let mut report = Report::default();
+        let first = !self.started;
+        if first {
+            self.recover(tables)
+                .context("cannot read the maps in the kernel")?;
+        }
+        if let Some(node) = &update.node_addresses {
+            self.addresses.set_node(node);
+        }
+        if let Some(dns) = &update.dns_addresses {
+            self.addresses.set_dns(dns);
+        }
+
+        let Self {
+            domain,
+            addresses,
+            ports,
+            names,
+            config,
+            ..
+        } = self;
+        ports
+            .come(tables, addresses, &update.ports, &mut report)
+            .context(FAILED)?;
+
+        let unserved = ports.unserved();
+        let why = |name: &Name| {
+            let service = if unserved.is_empty() {
+                None
+            } else {
+                service_of(name, domain)
+            };
+            let service = service.filter(|service| unserved.contains(service))?;
+            Some(format!(
+                "Service {service} is not served in the kernel; signpost dns answers for it"
+            ))
+        };
+        names
+            .come(tables, config.keys(), &update.names, why, &mut report)
+            .context(FAILED)?;
+
+        let gone = update
+            .names
+            .iter()
+            .filter(|(_, entry)| entry.is_none())
+            .map(|(name, _)| name);
+        names
+            .go(tables, config.keys(), gone, first, &mut report)
+            .context(FAILED)?;
+
+        let gone: Vec<PortName> = if first {
+            let stays = |name: &PortName| matches!(update.ports.get(name), Some(Some(_)));
+            ports
+                .written
+                .keys()
+                .filter(|name| !stays(name))
+                .cloned()
+                .collect()
+        } else {
+            let gone = update.ports.iter().filter(|(_, plan)| plan.is_none());
+            gone.map(|(name, _)| name.clone()).collect()
+        };
+        ports
+            .go(tables, addresses, gone.iter(), first, &mut report)
+            .context(FAILED)?;
+
+        if update.serial != 0 {
+            self.serial = update.serial;
+        }
+        report.written += usize::from(self.config.write(tables, self.serial)?);
+        self.started = true;
+        Ok(report)
+    }
+
+    /// Deletes old generations of slots.
+    ///
+    /// # Errors
+    /// Where the map cannot be changed at all.
+    pub fn sweep(&mut self, tables: &mut impl Tables, now: u64) -> anyhow::Result<Report> {
+        let mut report = Report::default();
+        self.ports
+            .sweep(tables, now, &mut report)
+            .context("cannot sweep the slots")?;
+        Ok(report)
+    }
+
+    /// Whether the kernel knows every name that exists, so that it may deny others.
+    pub fn may_deny(&self) -> bool {
+        self.names.may_deny()
+    }
+
+    /// How full each map is.
+    pub fn pressure(&self) -> Vec<Pressure> {
+        let mut pressure = vec![self.addresses.pressure()];
+        pressure.extend(self.ports.pressure());
+        pressure.extend(self.names.pressure());
+        pressure
+    }
+
+    fn recover(&mut self, tables: &mut impl Tables) -> std::io::Result<()> {
+        // After a first update that failed half-way, everything is looked at again.
+        self.ports = PortTable::default();
+        self.names = NameTable::default();
+        self.addresses.recover(tables)?;
+        self.addresses.unsettle_all();
+        self.ports.recover(tables)?;
+        self.names.recover(tables)
+    }
+}
+
+/// The Service that a name under `svc.<domain>` belongs to.
+fn service_of(name: &Name, domain: &Name) -> Option<ObjectName> {
+    let below = name
+        .wire()
+        .strip_suffix(domain.wire())?
+        .strip_suffix(b"\x03svc")?;
+    let mut labels = Vec::new();
+    let mut rest = below;
+    while let Some((&length, tail)) = rest.split_first() {
+        let (label, tail) = tail.split_at_checked(length.into())?;
+        labels.push(std::str::from_utf8(label).ok()?);
+        rest = tail;
+    }
+    let [.., service, namespace] = labels[..] else {
+        return None;
+    };
+    Some(ObjectName::new(namespace, service))
+}

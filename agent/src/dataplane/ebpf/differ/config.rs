@@ -1,0 +1,165 @@
+//! The element of map `config`.
+
+use std::io;
+
+use anyhow::Context;
+use rand::Rng;
+use signpost_common::{
+    dns::{Config, SOA_LENGTH, qtype},
+    name::{HashKeys, hash},
+};
+
+use super::super::{
+    EbpfConfig,
+    tables::{Configs, NotWritten, Tables},
+};
+
+/// The longest TTL of the SOA record (semantics of CoreDNS: `min(ttl, 300)`).
+const SOA_TTL: u32 = 300;
+const REFRESH: u32 = 7200;
+const RETRY: u32 = 1800;
+const EXPIRE: u32 = 86_400;
+
+/// The configuration that the programs have, and what it is made from.
+#[derive(Debug)]
+pub(super) struct ConfigElement {
+    written: Config,
+    negative_grace: u32,
+    flags: u32,
+    ttl: u32,
+}
+
+impl ConfigElement {
+    /// Finds the name hash's keys in the map, or draws them. Programs that are attached go on as they are, as long as
+    /// the zone is the same; else they answer no more questions until [`ConfigElement::write`].
+    ///
+    /// # Errors
+    /// Where the domain is not one that the kernel can hash, or the map cannot be read or written.
+    pub(super) fn open(config: &EbpfConfig, tables: &mut impl Tables) -> anyhow::Result<Self> {
+        let found = tables
+            .get::<Configs>(&0)
+            .context("cannot read the configuration in the kernel")?;
+        let keys = found.map(|c| c.hash).filter(|keys| keys.words != [0; 72]);
+        let keys = keys.unwrap_or_else(|| HashKeys {
+            words: rand::rng().random(),
+        });
+        let mut services = b"\x03svc".to_vec();
+        services.extend(config.domain.wire());
+        let (zone, services) = hash(config.domain.wire(), &keys)
+            .zip(hash(&services, &keys))
+            .context("the cluster domain has too many labels, or is too long")?;
+        let blank = Config {
+            flags: 0,
+            negative_grace: 0,
+            zone,
+            services,
+            soa: [0; 56],
+            hash: keys,
+        };
+        let written = match found {
+            Some(found) if found.hash == keys && found.zone == zone => found,
+            _ => {
+                put(tables, blank)?;
+                blank
+            }
+        };
+        let takeover = if config.takeover { Config::TAKEOVER } else { 0 };
+        Ok(Self {
+            written,
+            negative_grace: config
+                .negative_grace
+                .as_secs()
+                .try_into()
+                .unwrap_or(u32::MAX),
+            flags: Config::DNS | takeover,
+            ttl: config.ttl,
+        })
+    }
+
+    /// The name hash's keys.
+    pub(super) fn keys(&self) -> &HashKeys {
+        &self.written.hash
+    }
+
+    /// Writes the configuration where it changed, and says whether it did: the maps are filled.
+    ///
+    /// # Errors
+    /// Where the map cannot be written.
+    pub(super) fn write(&mut self, tables: &mut impl Tables, serial: u32) -> anyhow::Result<bool> {
+        let config = Config {
+            flags: self.flags,
+            negative_grace: self.negative_grace,
+            soa: soa(serial, self.ttl),
+            ..self.written
+        };
+        if config == self.written {
+            return Ok(false);
+        }
+        put(tables, config)?;
+        self.written = config;
+        Ok(true)
+    }
+}
+
+fn put(tables: &mut impl Tables, config: Config) -> anyhow::Result<()> {
+    let failed = tables.put::<Configs>(&[(0, config)]).pop();
+    let result: io::Result<()> = failed.map_or(Ok(()), |NotWritten { error, .. }| Err(error));
+    result.context("cannot write the configuration in the kernel")
+}
+
+/// `<zone> SOA ns.dns.<zone> hostmaster.<zone> serial 7200 1800 86400 <ttl>` as CoreDNS has it, with two zero bytes
+/// for each pointer to the zone.
+fn soa(serial: u32, ttl: u32) -> [u8; 56] {
+    const POINTER: [u8; 2] = [0, 0];
+    let mut data = b"\x02ns\x03dns".to_vec();
+    data.extend(POINTER);
+    data.extend(b"\x0ahostmaster");
+    data.extend(POINTER);
+    for number in [serial, REFRESH, RETRY, EXPIRE, ttl] {
+        data.extend(number.to_be_bytes());
+    }
+    let mut record = POINTER.to_vec();
+    record.extend(qtype::SOA.to_be_bytes());
+    record.extend(1_u16.to_be_bytes());
+    record.extend(ttl.min(SOA_TTL).to_be_bytes());
+    record.extend((data.len() as u16).to_be_bytes());
+    record.extend(data);
+    let mut soa = [0; 56];
+    soa[..SOA_LENGTH].copy_from_slice(&record);
+    soa
+}
+
+#[cfg(test)]
+mod tests {
+    use hickory_proto::{op::Message, rr::RData};
+    use signpost_common::dns::SOA_POINTERS;
+
+    use super::*;
+
+    #[test]
+    fn the_soa_record_is_the_one_of_coredns() {
+        let mut soa = soa(1_790_000_000, 600);
+        for at in SOA_POINTERS {
+            soa[at..at + 2].copy_from_slice(&[0xc0, 12 + 4]);
+        }
+        let mut message = vec![0, 1, 0x84, 3, 0, 1, 0, 0, 0, 1, 0, 0];
+        message.extend(b"\x03ent\x07cluster\x05local\0\0\x01\0\x01");
+        message.extend(&soa[..SOA_LENGTH]);
+        let message = Message::from_vec(&message).unwrap();
+        let record = &message.authorities[0];
+        assert_eq!(
+            (record.name.to_string().as_str(), record.ttl),
+            ("cluster.local.", 300)
+        );
+        let RData::SOA(soa) = &record.data else {
+            panic!("{record:?}")
+        };
+        assert_eq!(soa.mname.to_string(), "ns.dns.cluster.local.");
+        assert_eq!(soa.rname.to_string(), "hostmaster.cluster.local.");
+        assert_eq!(
+            (soa.serial, soa.refresh, soa.retry),
+            (1_790_000_000, 7200, 1800)
+        );
+        assert_eq!((soa.expire, soa.minimum), (86_400, 600));
+    }
+}

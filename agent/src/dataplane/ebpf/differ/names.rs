@@ -1,0 +1,361 @@
+//! Names of the zone as elements of the maps `names`, `name_texts` and `answers_*`.
+//!
+//! The programs look for a short answer first, then for the name, then for a long answer. So a name is written after
+//! its answers and removed before them, and an answer that moves is written at its new place, then the name, and only
+//! then removed at its old place: whoever misses the answer sees a name that says where it is.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    hash::{DefaultHasher, Hasher},
+    io,
+};
+
+use bytemuck::NoUninit;
+use signpost_common::{
+    dns::NameValue,
+    name::{HashKeys, NameKey, hash},
+};
+
+use super::{
+    super::{
+        Pressure,
+        tables::{LargeAnswers, NameTexts, Names, SmallAnswers, Table, Tables},
+    },
+    batch::{Batch, delete},
+    wanted_name::{Wanted, text_of},
+};
+use crate::{
+    dataplane::{Refusal, Report},
+    zone::{Name, NameEntry},
+};
+
+/// What is written of the zone.
+#[derive(Debug, Default)]
+pub(super) struct NameTable {
+    written: HashMap<NameKey, Written>,
+    /// Names that wait for room, for their service, or for a name of the same key to go.
+    waiting: BTreeMap<Name, NameEntry>,
+    /// Names that exist and that the kernel would deny.
+    missing: BTreeSet<Name>,
+}
+
+/// What is in the kernel of one name. Of long values there is a digest.
+#[derive(Debug, Default)]
+struct Written {
+    value: Option<NameValue>,
+    text: Option<u64>,
+    /// Types and digests of the short answers.
+    small: Vec<(u16, u64)>,
+    /// Types and digests of the long answers.
+    large: Vec<(u16, u64)>,
+    /// The digest of the name that this process has written here: none where it was found at start.
+    holder: Option<u64>,
+    /// Two names have this key. That is so improbable that it is not undone before the next start.
+    shared: bool,
+}
+
+impl NameTable {
+    /// Takes in what is in the kernel.
+    ///
+    /// # Errors
+    /// Where a map cannot be read.
+    pub(super) fn recover(&mut self, tables: &impl Tables) -> io::Result<()> {
+        let written = &mut self.written;
+        tables.for_each::<Names>(&mut |key, value| {
+            written.entry(*key).or_default().value = Some(*value);
+        })?;
+        tables.for_each::<NameTexts>(&mut |key, text| {
+            written.entry(*key).or_default().text = Some(digest(text));
+        })?;
+        tables.for_each::<SmallAnswers>(&mut |key, answer| {
+            let entry = written.entry(key.with_type(0)).or_default();
+            entry.small.push((key.qtype, digest(answer)));
+        })?;
+        tables.for_each::<LargeAnswers>(&mut |key, answer| {
+            let entry = written.entry(key.with_type(0)).or_default();
+            entry.large.push((key.qtype, digest(answer)));
+        })?;
+        for entry in written.values_mut() {
+            entry.small.sort_unstable();
+            entry.large.sort_unstable();
+        }
+        Ok(())
+    }
+
+    /// Whether the kernel knows every name that exists, so that it may deny others.
+    pub(super) fn may_deny(&self) -> bool {
+        self.missing.is_empty()
+    }
+
+    /// Writes the names that come or change, and those that still wait. `unserved` says why the service of a name is
+    /// not served by the kernel: its questions are left to user space then.
+    ///
+    /// # Errors
+    /// Where a map cannot be changed at all.
+    pub(super) fn come(
+        &mut self,
+        tables: &mut impl Tables,
+        keys: &HashKeys,
+        names: &BTreeMap<Name, Option<NameEntry>>,
+        unserved: impl Fn(&Name) -> Option<String>,
+        report: &mut Report,
+    ) -> io::Result<()> {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.retain(|name, _| !names.contains_key(name));
+        let coming = names
+            .iter()
+            .filter_map(|(name, entry)| Some((name, entry.as_ref()?)));
+        // What the kernel does not hash it leaves to user space.
+        let coming: Vec<(NameKey, &Name, &NameEntry)> = waiting
+            .iter()
+            .chain(coming)
+            .filter_map(|(name, entry)| Some((hash(name.wire(), keys)?, name, entry)))
+            .collect();
+        for (key, name, _) in &coming {
+            let entry = self.written.entry(*key).or_default();
+            let own = digest(&text_of(name));
+            entry.shared |= *entry.holder.get_or_insert(own) != own;
+        }
+        let mut wanted = Vec::new();
+        for (key, name, entry) in coming {
+            let mut want = Wanted::new(name, entry, key);
+            if self.written.get(&key).is_some_and(|written| written.shared) {
+                want.share();
+            } else if let Some(why) = unserved(name) {
+                want.leave_to_user_space(why);
+            }
+            if want.refused.is_some() || self.written.get(&key).is_none_or(|w| w.differs(&want)) {
+                wanted.push(want);
+            }
+        }
+        self.write(tables, &mut wanted, report)?;
+        for want in wanted {
+            if let Some(reason) = &want.refused {
+                let object = format!("name {}", want.name_text());
+                report.refused.push(Refusal {
+                    object,
+                    reason: reason.clone(),
+                });
+                self.waiting.insert(want.name.clone(), want.entry.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes names, and with `unclaimed` all that was found at start and that no name came for.
+    ///
+    /// # Errors
+    /// Where a map cannot be changed at all.
+    pub(super) fn go<'a>(
+        &mut self,
+        tables: &mut impl Tables,
+        keys: &HashKeys,
+        names: impl Iterator<Item = &'a Name>,
+        unclaimed: bool,
+        report: &mut Report,
+    ) -> io::Result<()> {
+        let mut going = Vec::new();
+        for name in names {
+            self.waiting.remove(name);
+            self.missing.remove(name);
+            let Some(key) = hash(name.wire(), keys) else {
+                continue;
+            };
+            let own = Some(digest(&text_of(name)));
+            if self
+                .written
+                .get(&key)
+                .is_some_and(|w| w.holder == own && !w.shared)
+            {
+                going.extend(self.written.remove_entry(&key));
+            }
+        }
+        if unclaimed {
+            going.extend(
+                self.written
+                    .extract_if(|_, written| written.holder.is_none()),
+            );
+        }
+        let all: Vec<NameKey> = going.iter().map(|(key, _)| *key).collect();
+        let with_value = going
+            .iter()
+            .filter(|(_, w)| w.value.is_some())
+            .map(|(key, _)| *key);
+        delete::<Names>(tables, &with_value.collect::<Vec<_>>(), report)?;
+        let answers = |of: fn(&Written) -> &Vec<(u16, u64)>| -> Vec<NameKey> {
+            let types = |(key, written): &(NameKey, Written)| {
+                let key = *key;
+                of(written)
+                    .iter()
+                    .map(move |(qtype, _)| key.with_type(*qtype))
+                    .collect::<Vec<_>>()
+            };
+            going.iter().flat_map(types).collect()
+        };
+        delete::<SmallAnswers>(tables, &answers(|w| &w.small), report)?;
+        delete::<LargeAnswers>(tables, &answers(|w| &w.large), report)?;
+        delete::<NameTexts>(tables, &all, report)
+    }
+
+    /// How full the maps are.
+    pub(super) fn pressure(&self) -> [Pressure; 4] {
+        let sum = |of: fn(&Written) -> usize| self.written.values().map(of).sum();
+        let of = |map, elements, size| Pressure {
+            map,
+            elements,
+            size,
+        };
+        [
+            of(Names::NAME, sum(|w| w.value.is_some().into()), Names::SIZE),
+            of(
+                NameTexts::NAME,
+                sum(|w| w.text.is_some().into()),
+                NameTexts::SIZE,
+            ),
+            of(
+                SmallAnswers::NAME,
+                sum(|w| w.small.len()),
+                SmallAnswers::SIZE,
+            ),
+            of(
+                LargeAnswers::NAME,
+                sum(|w| w.large.len()),
+                LargeAnswers::SIZE,
+            ),
+        ]
+    }
+
+    fn write(
+        &mut self,
+        tables: &mut impl Tables,
+        wanted: &mut [Wanted<'_>],
+        report: &mut Report,
+    ) -> io::Result<()> {
+        self.write_texts_and_answers(tables, wanted, report);
+
+        let mut values = Batch::<Names>::new();
+        for (index, want) in wanted.iter().enumerate() {
+            if self.written.get(&want.key).and_then(|w| w.value) != Some(want.value) {
+                values.push(index, want.key, want.value);
+            }
+        }
+        let mut unwritten = BTreeSet::new();
+        for (index, _, failed) in values.write(tables, report) {
+            wanted[index].refused = Some(failed.to_string());
+            unwritten.insert(index);
+        }
+
+        let (mut small, mut large) = (Vec::new(), Vec::new());
+        for (index, want) in wanted.iter().enumerate() {
+            let written = self.written.entry(want.key).or_default();
+            if unwritten.contains(&index) {
+                // The kernel may still go by what the name was: its answers stay, and nothing is denied.
+                self.missing.insert(want.name.clone());
+                written.keep_and_add(want);
+                continue;
+            }
+            self.missing.remove(want.name);
+            let gone = |of: &Vec<(u16, u64)>, has: &dyn Fn(u16) -> bool| -> Vec<NameKey> {
+                let types = of
+                    .iter()
+                    .map(|(qtype, _)| *qtype)
+                    .filter(|qtype| !has(*qtype));
+                types.map(|qtype| want.key.with_type(qtype)).collect()
+            };
+            small.extend(gone(&written.small, &|t| {
+                want.small.iter().any(|(k, _)| k.qtype == t)
+            }));
+            large.extend(gone(&written.large, &|t| {
+                want.large.iter().any(|(k, _)| k.qtype == t)
+            }));
+            written.become_what_is_wanted(want);
+        }
+        delete::<SmallAnswers>(tables, &small, report)?;
+        delete::<LargeAnswers>(tables, &large, report)
+    }
+
+    /// An answer that finds no room is left to user space.
+    fn write_texts_and_answers(
+        &self,
+        tables: &mut impl Tables,
+        wanted: &mut [Wanted<'_>],
+        report: &mut Report,
+    ) {
+        let mut texts = Batch::<NameTexts>::new();
+        let mut large = Batch::<LargeAnswers>::new();
+        let mut small = Batch::<SmallAnswers>::new();
+        let nothing = Written::default();
+        for (index, want) in wanted.iter().enumerate() {
+            let written = self.written.get(&want.key).unwrap_or(&nothing);
+            if want
+                .text
+                .is_some_and(|text| written.text != Some(digest(&text)))
+            {
+                texts.push(index, want.key, want.text.unwrap_or([0; 256]));
+            }
+            for (key, answer) in &want.large {
+                if !written.large.contains(&(key.qtype, digest(answer))) {
+                    large.push(index, *key, *answer);
+                }
+            }
+            for (key, answer) in &want.small {
+                if !written.small.contains(&(key.qtype, digest(answer))) {
+                    small.push(index, *key, *answer);
+                }
+            }
+        }
+        for (index, _, failed) in texts.write(tables, report) {
+            wanted[index].text = None;
+            wanted[index].refused = Some(failed.to_string());
+        }
+        for (index, key, failed) in large.write(tables, report) {
+            wanted[index].without_answer(key.qtype, failed.to_string());
+        }
+        for (index, key, failed) in small.write(tables, report) {
+            wanted[index].without_answer(key.qtype, failed.to_string());
+        }
+    }
+}
+
+impl Written {
+    fn differs(&self, want: &Wanted<'_>) -> bool {
+        self.value != Some(want.value)
+            || want
+                .text
+                .is_some_and(|text| self.text != Some(digest(&text)))
+            || self.small != digests(&want.small)
+            || self.large != digests(&want.large)
+    }
+
+    fn become_what_is_wanted(&mut self, want: &Wanted<'_>) {
+        self.value = Some(want.value);
+        self.text = want.text.map(|text| digest(&text)).or(self.text);
+        self.small = digests(&want.small);
+        self.large = digests(&want.large);
+    }
+
+    fn keep_and_add(&mut self, want: &Wanted<'_>) {
+        self.text = want.text.map(|text| digest(&text)).or(self.text);
+        for (old, new) in [
+            (&mut self.small, digests(&want.small)),
+            (&mut self.large, digests(&want.large)),
+        ] {
+            old.retain(|(qtype, _)| new.iter().all(|(other, _)| other != qtype));
+            old.extend(new);
+            old.sort_unstable();
+        }
+    }
+}
+
+fn digests<V: NoUninit>(answers: &[(NameKey, V)]) -> Vec<(u16, u64)> {
+    answers
+        .iter()
+        .map(|(key, answer)| (key.qtype, digest(answer)))
+        .collect()
+}
+
+fn digest(value: &impl NoUninit) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(bytemuck::bytes_of(value));
+    hasher.finish()
+}

@@ -1,0 +1,330 @@
+//! Service ports: what is written of them, and how a change is written without a torn or empty moment.
+//!
+//! A port that comes or changes: endpoints that are new, all slots of a new generation, the element of `services`, the
+//! frontends (one write each, which is the moment of the change), the addresses, and then what the old state had and
+//! the new one has not. The slots of the old generation go in a later sweep, when no program can still be reading
+//! them. A port that goes: frontends, addresses, endpoints, slots, `services`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    io,
+    net::IpAddr,
+};
+
+use signpost_common::{
+    Address,
+    service::{FrontendKey, MemberKey, SlotKey},
+};
+
+use super::{
+    super::{
+        Pressure,
+        tables::{Frontends, Members, Services, Slots, Table, Tables},
+    },
+    addresses::AddressTable,
+    batch::delete,
+    change::{self, Change},
+    ids::Ids,
+    port::{Elements, Written, member_key, service_value},
+};
+use crate::{
+    dataplane::{Refusal, Report},
+    model::ObjectName,
+    plan::{PortName, PortPlan},
+};
+
+/// Programs that read a frontend before it changed are through with its slots after this time, in nanoseconds.
+const RETIRED_FOR: u64 = 1_000_000_000;
+
+/// All service ports.
+#[derive(Debug, Default)]
+pub(super) struct PortTable {
+    pub(super) written: BTreeMap<PortName, Written>,
+    pub(super) owners: Owners,
+    pub(super) ids: Ids,
+    pub(super) retired: Vec<Retired>,
+    pub(super) strays: Strays,
+    /// Ports that were refused.
+    waiting: BTreeMap<PortName, PortPlan>,
+}
+
+/// Slots of a generation that is not in use any more.
+#[derive(Debug)]
+pub(super) struct Retired {
+    /// When a sweep saw them first.
+    since: Option<u64>,
+    keys: Vec<SlotKey>,
+}
+
+impl Retired {
+    /// From now on.
+    pub(super) fn new(keys: Vec<SlotKey>) -> Self {
+        Self { since: None, keys }
+    }
+}
+
+/// Elements found at start that belong to no service port.
+#[derive(Debug, Default)]
+pub(super) struct Strays {
+    pub(super) frontends: Vec<FrontendKey>,
+    pub(super) members: Vec<MemberKey>,
+    pub(super) services: Vec<u32>,
+}
+
+/// Whose each frontend is.
+#[derive(Debug, Default)]
+pub(super) struct Owners {
+    by_key: HashMap<FrontendKey, PortName>,
+    at: HashMap<Address, usize>,
+}
+
+impl Owners {
+    /// The frontend is this port's from now on.
+    pub(super) fn claim(&mut self, key: FrontendKey, name: &PortName) {
+        if self.by_key.insert(key, name.clone()).is_none() {
+            *self.at.entry(key.address).or_default() += 1;
+        }
+    }
+
+    /// The frontend goes, if it is this port's. Says whether it was.
+    pub(super) fn give_up(&mut self, key: &FrontendKey, name: &PortName) -> bool {
+        if self.by_key.get(key) != Some(name) {
+            return false;
+        }
+        self.by_key.remove(key);
+        if let Some(count) = self.at.get_mut(&key.address) {
+            *count -= 1;
+            if *count == 0 {
+                self.at.remove(&key.address);
+            }
+        }
+        true
+    }
+
+    fn has(&self, address: &Address) -> bool {
+        self.at.contains_key(address)
+    }
+}
+
+impl PortTable {
+    /// Writes the ports that come or change, and those that still wait.
+    ///
+    /// # Errors
+    /// Where a map cannot be changed at all.
+    pub(super) fn come(
+        &mut self,
+        tables: &mut impl Tables,
+        addresses: &mut AddressTable,
+        ports: &BTreeMap<PortName, Option<PortPlan>>,
+        report: &mut Report,
+    ) -> io::Result<()> {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.retain(|name, _| !ports.contains_key(name));
+        let mut wanted: BTreeMap<&PortName, &PortPlan> = waiting.iter().collect();
+        wanted.extend(
+            ports
+                .iter()
+                .filter_map(|(name, plan)| Some((name, plan.as_ref()?))),
+        );
+        let going = |name: &PortName| matches!(ports.get(name), Some(None));
+        let mut changes = self.changes(&wanted, going, |name| waiting.contains_key(name));
+
+        change::write_members(tables, &mut changes, report);
+        change::write_slots(tables, &mut changes, report);
+        change::write_services(tables, &mut changes, report);
+        change::take_back(tables, &mut changes, report)?;
+        let touched = change::write_frontends(tables, &mut changes, &mut self.owners, report)?;
+        addresses.settle(tables, touched, |address| self.owners.has(address), report)?;
+        change::remove_leftovers(tables, &mut changes, report)?;
+
+        for mut change in changes {
+            let unsettled = addresses.why_unsettled(&change.elements.frontends);
+            if let Some(reason) = change.refused.take().or(unsettled) {
+                report.refused.push(Refusal {
+                    object: text(&change.name),
+                    reason,
+                });
+                if let Some(plan) = wanted.get(&change.name) {
+                    self.waiting.insert(change.name.clone(), (*plan).clone());
+                }
+            }
+            self.retired
+                .extend(change.retired_slots().map(Retired::new));
+            match change.into_written() {
+                Ok((name, written)) => drop(self.written.insert(name, written)),
+                Err(id) => self.ids.release(id),
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes ports, and with `strays` what was found at start and belongs to none.
+    ///
+    /// # Errors
+    /// Where a map cannot be changed at all.
+    pub(super) fn go<'a>(
+        &mut self,
+        tables: &mut impl Tables,
+        addresses: &mut AddressTable,
+        ports: impl Iterator<Item = &'a PortName>,
+        strays: bool,
+        report: &mut Report,
+    ) -> io::Result<()> {
+        let mut gone = Strays::default();
+        let mut slots = Vec::new();
+        for name in ports {
+            self.waiting.remove(name);
+            let Some(written) = self.written.remove(name) else {
+                continue;
+            };
+            let keys = written.frontends.iter().map(|(key, _)| *key);
+            gone.frontends
+                .extend(keys.filter(|key| self.owners.give_up(key, name)));
+            gone.members.extend(
+                written
+                    .members
+                    .iter()
+                    .map(|(at, _)| member_key(written.id, *at)),
+            );
+            slots.extend(
+                written
+                    .sets
+                    .slots(written.id, written.generation)
+                    .map(|(key, _)| key),
+            );
+            gone.services.push(written.id);
+            self.ids.release(written.id);
+        }
+        if strays {
+            let strays = std::mem::take(&mut self.strays);
+            let taken = |key: &FrontendKey| self.owners.by_key.contains_key(key);
+            gone.frontends
+                .extend(strays.frontends.into_iter().filter(|key| !taken(key)));
+            gone.members.extend(strays.members);
+            gone.services.extend(strays.services);
+            addresses.unsettle_all();
+        }
+        delete::<Frontends>(tables, &gone.frontends, report)?;
+        let touched = gone.frontends.iter().map(|key| key.address).collect();
+        addresses.settle(tables, touched, |address| self.owners.has(address), report)?;
+        delete::<Members>(tables, &gone.members, report)?;
+        delete::<Slots>(tables, &slots, report)?;
+        delete::<Services>(tables, &gone.services, report)
+    }
+
+    /// Deletes the slots of generations that nobody can be reading any more.
+    ///
+    /// # Errors
+    /// Where the map cannot be changed at all.
+    pub(super) fn sweep(
+        &mut self,
+        tables: &mut impl Tables,
+        now: u64,
+        report: &mut Report,
+    ) -> io::Result<()> {
+        if self.retired.is_empty() {
+            return Ok(());
+        }
+        // A frontend that could not be replaced still leads to the old generation.
+        let generations = |w: &Written| w.generations().map(|g| (w.id, g)).collect::<Vec<_>>();
+        let used: HashSet<(u32, u32)> = self.written.values().flat_map(generations).collect();
+        let mut due = Vec::new();
+        self.retired.retain_mut(|retired| {
+            let since = *retired.since.get_or_insert(now);
+            let in_use = retired
+                .keys
+                .iter()
+                .any(|key| used.contains(&(key.service, key.generation)));
+            let stays = in_use || now.saturating_sub(since) < RETIRED_FOR;
+            if !stays {
+                due.append(&mut retired.keys);
+            }
+            stays
+        });
+        delete::<Slots>(tables, &due, report)
+    }
+
+    /// Services with a port that waits and that the kernel does not serve.
+    pub(super) fn unserved(&self) -> BTreeSet<ObjectName> {
+        let is_served = |name: &PortName| {
+            self.written
+                .get(name)
+                .is_some_and(|written| !written.frontends.is_empty())
+        };
+        let unserved = self.waiting.keys().filter(|name| !is_served(name));
+        unserved.map(|name| name.service.clone()).collect()
+    }
+
+    /// How full the maps are.
+    pub(super) fn pressure(&self) -> [Pressure; 4] {
+        let sum = |of: fn(&Written) -> usize| -> usize { self.written.values().map(of).sum() };
+        let retired: usize = self.retired.iter().map(|retired| retired.keys.len()).sum();
+        let of = |map, elements, size| Pressure {
+            map,
+            elements,
+            size,
+        };
+        [
+            of(Frontends::NAME, self.owners.by_key.len(), Frontends::SIZE),
+            of(Slots::NAME, sum(|w| w.sets.len()) + retired, Slots::SIZE),
+            of(Members::NAME, sum(|w| w.members.len()), Members::SIZE),
+            of(Services::NAME, self.written.len(), Services::SIZE),
+        ]
+    }
+
+    /// The ports that are not as they are wanted, and those that waited.
+    fn changes(
+        &mut self,
+        wanted: &BTreeMap<&PortName, &PortPlan>,
+        going: impl Fn(&PortName) -> bool,
+        waited: impl Fn(&PortName) -> bool,
+    ) -> Vec<Change> {
+        let mut changes = Vec::new();
+        let mut claimed: HashMap<FrontendKey, &PortName> = HashMap::new();
+        for (&name, &plan) in wanted {
+            let elements = Elements::of(name, plan);
+            let owner = |key: &FrontendKey| {
+                let other = self.owners.by_key.get(key).filter(|other| *other != name)?;
+                let keeps = |plan: &&PortPlan| Elements::of(other, plan).frontends.contains(key);
+                (!going(other) && wanted.get(other).is_none_or(keeps)).then_some(other)
+            };
+            let mut refused = None;
+            for key in &elements.frontends {
+                let claimant = || Some(*claimed.entry(*key).or_insert(name));
+                let other = owner(key).or_else(claimant).filter(|other| *other != name);
+                refused = other.map(|other| already_served(key, other)).or(refused);
+            }
+            if service_value(name, 0).is_none() {
+                refused = Some("a name in it is longer than a DNS label may be".to_owned());
+            }
+            let before = self.written.get(name).cloned();
+            let unchanged = before.as_ref().is_some_and(|before| before.is(&elements));
+            if !unchanged || refused.is_some() || waited(name) {
+                let new_id = || self.ids.next();
+                changes.push(Change::new(name.clone(), before, new_id, elements, refused));
+            }
+        }
+        changes
+    }
+}
+
+/// A service port for people.
+pub(super) fn text(name: &PortName) -> String {
+    let PortName {
+        service,
+        port,
+        protocol,
+        family,
+    } = name;
+    let port = if port.is_empty() { "(unnamed)" } else { port };
+    format!("Service {service} port {port} {protocol} {family:?}")
+}
+
+fn already_served(key: &FrontendKey, other: &PortName) -> String {
+    format!(
+        "{} port {} is already served for {}; give one of them another address or port",
+        IpAddr::from(key.address),
+        key.port.get(),
+        text(other)
+    )
+}

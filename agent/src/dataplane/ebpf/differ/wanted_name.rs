@@ -1,0 +1,154 @@
+//! What must be in the kernel of a name.
+
+use signpost_common::{
+    dns::{LargeAnswer, NameValue, SmallAnswer},
+    name::NameKey,
+};
+
+use super::records::RecordSet;
+use crate::zone::{Name, NameEntry};
+
+/// The elements of a name, and why they are not all that the zone asks for.
+#[derive(Debug)]
+pub(super) struct Wanted<'a> {
+    /// The name.
+    pub(super) name: &'a Name,
+    /// What the zone says of it.
+    pub(super) entry: &'a NameEntry,
+    /// Its key, without type.
+    pub(super) key: NameKey,
+    /// Element of `names`.
+    pub(super) value: NameValue,
+    /// Element of `name_texts`; none where another name has the key.
+    pub(super) text: Option<[u8; 256]>,
+    /// Elements of `answers_small`, by type.
+    pub(super) small: Vec<(NameKey, SmallAnswer)>,
+    /// Elements of `answers_large`, by type.
+    pub(super) large: Vec<(NameKey, LargeAnswer)>,
+    /// Why some of it is left to user space.
+    pub(super) refused: Option<String>,
+}
+
+impl<'a> Wanted<'a> {
+    /// All that the zone asks for. Sets that fit nowhere are left to user space, which is not a refusal.
+    pub(super) fn new(name: &'a Name, entry: &'a NameEntry, key: NameKey) -> Self {
+        let flag = |set: bool, flag: u32| if set { flag } else { 0 };
+        let mut want = Self {
+            name,
+            entry,
+            key,
+            value: NameValue {
+                check: key.check(),
+                flags: flag(entry.complete, NameValue::COMPLETE)
+                    | flag(entry.namespace, NameValue::NAMESPACE)
+                    | flag(entry.service, NameValue::SERVICE),
+                large: 0,
+                user: entry
+                    .user
+                    .iter()
+                    .fold(0, |bits, qtype| bits | NameValue::type_bit(*qtype)),
+            },
+            text: Some(text_of(name)),
+            small: Vec::new(),
+            large: Vec::new(),
+            refused: None,
+        };
+        for set in [
+            RecordSet::a(&entry.a, entry.ttl),
+            RecordSet::aaaa(&entry.aaaa, entry.ttl),
+        ] {
+            let bit = NameValue::type_bit(set.qtype);
+            if set.is_empty() || want.value.user & bit != 0 {
+                continue;
+            }
+            if let Some(answer) = set.small(key) {
+                want.small.push(answer);
+            } else if let Some(answer) = set.large(key) {
+                want.large.push(answer);
+                want.value.large |= bit;
+            } else {
+                want.value.user |= bit;
+            }
+        }
+        want
+    }
+
+    /// The name exists, and no more is said of it.
+    pub(super) fn leave_to_user_space(&mut self, why: String) {
+        self.value.flags &= !NameValue::COMPLETE;
+        self.value.user = u32::MAX;
+        self.value.large = 0;
+        self.small.clear();
+        self.large.clear();
+        self.refused = Some(why);
+    }
+
+    /// Another name has the same key: nothing may be said of either.
+    pub(super) fn share(&mut self) {
+        self.leave_to_user_space(
+            "its hash is that of another name; signpost dns answers for both".to_owned(),
+        );
+        self.value.flags = 0;
+        self.text = None;
+    }
+
+    /// An answer found no room.
+    pub(super) fn without_answer(&mut self, qtype: u16, why: String) {
+        let bit = NameValue::type_bit(qtype);
+        self.value.user |= bit;
+        self.value.large &= !bit;
+        self.small.retain(|(key, _)| key.qtype != qtype);
+        self.large.retain(|(key, _)| key.qtype != qtype);
+        self.refused = Some(why);
+    }
+
+    /// The name for people.
+    pub(super) fn name_text(&self) -> String {
+        readable(self.name.wire())
+    }
+}
+
+/// The name as an element of `name_texts`.
+pub(super) fn text_of(name: &Name) -> [u8; 256] {
+    let mut text = [0; 256];
+    let length = name.wire().len().min(text.len());
+    text[..length].copy_from_slice(&name.wire()[..length]);
+    text
+}
+
+/// A name in wire form for people: labels with dots between. Bytes that are not printable are shown as `\DDD`
+/// (RFC 1035 §5.1).
+fn readable(wire: &[u8]) -> String {
+    let mut text = String::new();
+    let mut rest = wire;
+    while let Some((&length, labels)) = rest.split_first() {
+        let length = usize::from(length).min(labels.len());
+        if length == 0 {
+            break;
+        }
+        if !text.is_empty() {
+            text.push('.');
+        }
+        for &byte in &labels[..length] {
+            match byte {
+                b'.' | b'\\' => text.extend(['\\', byte.into()]),
+                b'!'..=b'~' => text.push(byte.into()),
+                _ => text.push_str(&format!("\\{byte:03}")),
+            }
+        }
+        rest = &labels[length..];
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_shown_with_dots_between_its_labels() {
+        assert_eq!(readable(b"\x03ent\x04prod\x00\x00"), "ent.prod");
+        assert_eq!(readable(b"\x03a.b\x01\x07"), "a\\.b.\\007");
+        assert_eq!(readable(b""), "");
+    }
+}
