@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admin::{Guard, Health, Metrics},
     dataplane::{Dataplane, Refusal, Update},
+    interfaces::{Interface, InterfaceEvent},
     model::{Event, Kind},
     registry::Registry,
     zone::ZoneConfig,
@@ -28,6 +29,7 @@ use crate::{
 pub mod desired;
 pub mod notices;
 pub mod report;
+pub mod role;
 
 #[cfg(test)]
 mod tests;
@@ -46,26 +48,6 @@ const TICK: Duration = Duration::from_secs(1);
 const RETRY_TICKS: u64 = 5;
 /// Events taken in at once.
 const BATCH: usize = 1024;
-
-/// A pod's host-side interface of this node.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Interface {
-    /// Its index.
-    pub index: u32,
-    /// Its name.
-    pub name: String,
-}
-
-/// News of interfaces.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum InterfaceEvent {
-    /// A pod's interface is there.
-    Added(Interface),
-    /// The interface with this index is gone.
-    Removed(u32),
-    /// Every interface that was there at the start was reported.
-    Listed,
-}
 
 /// A dataplane that acts at pods' interfaces.
 pub trait AtInterfaces {

@@ -15,10 +15,17 @@ pub mod cleanup;
 pub mod counters;
 pub mod names;
 pub mod output;
+pub mod query;
+pub mod read;
 pub mod service;
 pub mod status;
 
-use crate::config::Instance;
+use crate::{
+    agent,
+    config::{AgentConfig, Instance},
+    dns,
+};
+use output::OutputArgs;
 
 /// Services and cluster DNS of a Kubernetes node, from BPF maps.
 #[derive(Debug, Parser)]
@@ -36,6 +43,20 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Run the node's agent: watch the source, fill the maps, attach the programs
+    Agent(Box<AgentConfig>),
+    /// Run the DNS server of the pods; with a command, read the names in the kernel
+    Dns(Box<DnsCommand>),
+    /// Say whether all is well on this node, and what to do where it is not
+    Status(ReadArgs),
+    /// The Services in the kernel
+    #[command(subcommand)]
+    Service(ListVerb),
+    /// The endpoints of Services in the kernel
+    #[command(subcommand)]
+    Backend(ListVerb),
+    /// What the programs did with packets, by cause
+    Counters(CountersArgs),
     /// Remove what this instance has pinned: programs, maps, flows
     Cleanup(CleanupArgs),
     /// Print the script that completes this command in a shell
@@ -45,6 +66,47 @@ enum Verb {
     },
     /// Print the version
     Version,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+struct DnsCommand {
+    #[command(flatten)]
+    server: dns::Args,
+    #[command(subcommand)]
+    verb: Option<DnsVerb>,
+}
+
+#[derive(Debug, Subcommand)]
+enum DnsVerb {
+    /// List the names in the kernel
+    List(ReadArgs),
+    /// Ask what the kernel answers to a question
+    Query(query::QueryArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum ListVerb {
+    /// List all
+    List(ReadArgs),
+}
+
+/// Flags of every command that reads.
+#[derive(Debug, Args)]
+struct ReadArgs {
+    #[command(flatten)]
+    instance: Instance,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+struct CountersArgs {
+    #[command(flatten)]
+    read: ReadArgs,
+    /// Print what changed, every second, until interrupted
+    #[arg(short, long)]
+    watch: bool,
 }
 
 #[derive(Debug, Args)]
@@ -81,6 +143,23 @@ pub fn main() -> ExitCode {
 impl Verb {
     fn run(self) -> anyhow::Result<ExitCode> {
         let text = match self {
+            Self::Agent(config) => {
+                agent::role::run(&config)?;
+                String::new()
+            }
+            Self::Dns(command) => match command.verb {
+                None => {
+                    dns::run(command.server)?;
+                    String::new()
+                }
+                Some(DnsVerb::List(read)) => read::names(&read)?,
+                Some(DnsVerb::Query(args)) => query::run(&args)?,
+            },
+            Self::Status(read) => return read::status(&read),
+            Self::Service(ListVerb::List(read)) => read::services(&read)?,
+            Self::Backend(ListVerb::List(read)) => read::backends(&read)?,
+            Self::Counters(CountersArgs { read, watch: false }) => read::counters(&read)?,
+            Self::Counters(CountersArgs { read, watch: true }) => return read::watch(&read),
             Self::Cleanup(CleanupArgs { instance }) => cleanup::run(&instance)?,
             Self::Completions { shell } => {
                 let mut script = Vec::new();
@@ -119,6 +198,37 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn dns_alone_is_the_server_and_with_a_verb_a_command() {
+        let Verb::Dns(server) = parse("signpost dns").unwrap().verb else {
+            panic!("not dns");
+        };
+        assert!(server.verb.is_none());
+        let Verb::Dns(list) = parse("signpost dns list -o json").unwrap().verb else {
+            panic!("not dns");
+        };
+        assert!(matches!(list.verb, Some(DnsVerb::List(_))));
+        let Verb::Dns(query) = parse("signpost dns query ent.prod AAAA").unwrap().verb else {
+            panic!("not dns");
+        };
+        assert!(matches!(query.verb, Some(DnsVerb::Query(_))));
+    }
+
+    #[test]
+    fn every_command_that_reads_takes_an_instance_and_a_form() {
+        for verb in [
+            "status",
+            "service list",
+            "backend list",
+            "dns list",
+            "dns query a.b",
+            "counters",
+        ] {
+            let line = format!("signpost {verb} --bpffs-root /sys/fs/bpf/x -o json");
+            assert!(parse(&line).is_ok(), "{line}");
+        }
     }
 
     #[test]

@@ -1,7 +1,14 @@
 //! The agent's configuration. Every flag is also an environment variable, and every piece of state is per instance:
 //! several agents run on one machine when each has folders of its own.
 
-use std::{fmt, net::IpAddr, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    fmt,
+    io::IsTerminal as _,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
@@ -260,6 +267,7 @@ impl LogConfig {
             .map_err(|e| anyhow::anyhow!("--log-level {}: {e}", self.log_level))?;
         let subscriber = tracing_subscriber::fmt()
             .with_env_filter(filter)
+            .with_ansi(std::io::stderr().is_terminal())
             .with_writer(std::io::stderr);
         let started = match self.log_format {
             LogFormat::Text => subscriber.try_init(),

@@ -26,13 +26,13 @@ pub struct Status {
     /// Seconds since this node's `signpost dns` last said that it is there; `null` for never.
     pub dns_alive_age: Option<f64>,
     /// Service ports.
-    pub services: usize,
+    pub services: u64,
     /// Endpoints of service ports.
-    pub backends: usize,
+    pub backends: u64,
     /// Names.
-    pub names: usize,
+    pub names: u64,
     /// Flows that are remembered, those that ended a moment ago included.
-    pub flows: usize,
+    pub flows: u64,
     /// How full the maps are.
     pub maps: Vec<MapStatus>,
     /// Interfaces that the programs are pinned to.

@@ -1,0 +1,317 @@
+//! `signpost agent`: puts source, loop, dataplane, feed and probes together.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, anyhow};
+use signpost_common::Cause;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Agent, AtInterfaces, Desired, Inputs, Publish,
+    report::{Report, is_alive},
+};
+use crate::{
+    admin::{
+        self, Health, Metrics,
+        kernel::{Kernel, MapFill},
+    },
+    config::{AgentConfig, Source},
+    dataplane::ebpf::{EbpfConfig, EbpfDataplane, view::View},
+    feed::{self, Feed, Hello},
+    interfaces::{self, Interface},
+    model::Event,
+    source::{
+        files::{self, FilesOptions},
+        kube::{self, KubeOptions},
+    },
+    zone::{Name, ZoneConfig},
+};
+
+/// Events that wait for the loop: enough for it to fill the maps while the source goes on reading.
+const EVENTS: usize = 4096;
+/// Interfaces that wait for the loop.
+const INTERFACES: usize = 256;
+/// An update that is under way when the agent is told to end is done within so long.
+const LAST_UPDATE: Duration = Duration::from_secs(10);
+/// How the data path is made.
+const MODE: &str = "bpf";
+/// An agent that is being replaced ends within so long.
+const PREDECESSOR: Duration = Duration::from_secs(60);
+
+/// Runs the agent until it is told to end (SIGTERM, SIGINT). Pins and links stay, so the data path goes on.
+///
+/// # Errors
+/// Where something that the agent cannot do without is missing or ends.
+pub fn run(config: &AgentConfig) -> anyhow::Result<()> {
+    config.log.start()?;
+    let node = config.node_name()?;
+    config.log(&node);
+    for (folder, flag) in [
+        (&config.instance.state_folder, "--state-folder"),
+        (&config.run_folder, "--run-folder"),
+    ] {
+        std::fs::create_dir_all(folder).with_context(|| {
+            let folder = folder.display();
+            format!("the folder {folder} cannot be made; give another one with {flag}")
+        })?;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let ended = runtime.block_on(serve(config, node));
+    // A thread that is blocked in a call must not keep the process from ending.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ended
+}
+
+async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
+    let stop = CancellationToken::new();
+    let health = Arc::new(Health::default());
+    let probes = listen(config.health_address, "--health-address").await?;
+    let scrapes = listen(config.metrics_address, "--metrics-address").await?;
+    let metrics = Arc::new(Metrics::new(Some(Box::new(Pinned(
+        config.instance.bpffs_root.clone(),
+    )))));
+    let mut parts = JoinSet::new();
+    parts.spawn(until_signalled()?);
+    let routes = admin::health_routes(Arc::clone(&health));
+    parts.spawn(part("probes", admin::serve(probes, routes, stop.clone())));
+    let routes = admin::metrics_routes(Arc::clone(&metrics));
+    parts.spawn(part("metrics", admin::serve(scrapes, routes, stop.clone())));
+
+    wait_for_predecessor(&config.instance.bpffs_root).await;
+    let domain = Name::from_text(&config.cluster_domain)
+        .with_context(|| format!("--cluster-domain {} is not a name", config.cluster_domain))?;
+    let desired = Desired::new(node.clone().into(), domain, config.dns_address.clone());
+    let zone = desired.zone().config().clone();
+    let dataplane = EbpfDataplane::open(EbpfConfig {
+        pin_root: config.instance.bpffs_root.clone(),
+        domain: zone.domain.clone(),
+        ttl: zone.ttl,
+        negative_grace: config.negative_grace(),
+        takeover: false,
+    })?;
+    let dns_alive = dataplane.dns_alive_fd()?.try_clone_to_owned()?;
+    let feed = Feed::new(hello(&zone), Some(dns_alive));
+    let socket = config.run_folder.join(feed::SOCKET);
+    let server = feed.clone();
+    parts.spawn(part(
+        "feed",
+        async move { feed::serve(server, &socket).await },
+    ));
+
+    let (events_in, events) = mpsc::channel(EVENTS);
+    let (in_sync_in, in_sync) = watch::channel(false);
+    let source = source(config.clone(), node.clone(), events_in, in_sync_in);
+    parts.spawn(part("source", source));
+    let (interfaces_in, interfaces) = mpsc::channel(INTERFACES);
+    let follower = interfaces::follow(config.pod_interfaces.clone(), interfaces_in);
+    parts.spawn(part("watch of interfaces", follower));
+
+    let agent = Agent::new(
+        desired,
+        dataplane,
+        metrics,
+        health,
+        report(config, node),
+        Box::new(Published {
+            feed,
+            folder: config.instance.state_folder.clone(),
+        }),
+    );
+    let inputs = Inputs {
+        events,
+        interfaces,
+        in_sync,
+    };
+    let mut on_thread = on_a_thread(agent.run(inputs, stop.clone()))?;
+
+    let first = tokio::select! {
+        part = parts.join_next() => part.map_or(Ok(()), |joined| joined?),
+        ended = &mut on_thread => ended.map_err(|_| anyhow!("the loop broke down"))?,
+    };
+    stop.cancel();
+    // An update that is under way is carried out to its end.
+    let _ = tokio::time::timeout(LAST_UPDATE, on_thread).await;
+    first
+}
+
+/// Ends when the process is told to.
+fn until_signalled() -> anyhow::Result<impl Future<Output = anyhow::Result<()>>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("told to end by SIGTERM"),
+            _ = interrupt.recv() => tracing::info!("told to end by SIGINT"),
+        }
+        Ok(())
+    })
+}
+
+/// A part that the agent cannot do without: that it ends is an error, however it ends.
+async fn part<E: Into<anyhow::Error>>(
+    name: &'static str,
+    work: impl Future<Output = Result<(), E>>,
+) -> anyhow::Result<()> {
+    match work.await {
+        Ok(()) => Err(anyhow!("{name}: ended")),
+        Err(error) => Err(error.into().context(name)),
+    }
+}
+
+async fn listen(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await;
+    listener.with_context(|| format!("cannot listen on {address}; change {flag}"))
+}
+
+/// During an upgrade two agents overlap for a moment.
+async fn wait_for_predecessor(bpffs_root: &Path) {
+    let begun = Instant::now();
+    while is_alive(bpffs_root) && begun.elapsed() < PREDECESSOR {
+        tracing::info!(
+            ?bpffs_root,
+            "another agent of this instance runs; waiting for its end"
+        );
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn source(
+    config: AgentConfig,
+    node: String,
+    events: mpsc::Sender<Event>,
+    in_sync: watch::Sender<bool>,
+) -> anyhow::Result<()> {
+    let node = Some(node);
+    match config.source {
+        Source::Files(folder) => {
+            let options = FilesOptions {
+                folder,
+                state: config.instance.state_folder,
+                service_ranges: config.service_range,
+                node,
+            };
+            files::run(options, events, in_sync).await
+        }
+        Source::Kube => {
+            let options = KubeOptions {
+                kubeconfig: config.kubeconfig,
+                server: config.api_server,
+                node,
+            };
+            kube::run(options, events, in_sync).await
+        }
+    }
+}
+
+/// Runs a future on a thread of its own, where it may block.
+fn on_a_thread(
+    work: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+) -> anyhow::Result<oneshot::Receiver<anyhow::Result<()>>> {
+    let (ended, wait) = oneshot::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    std::thread::Builder::new()
+        .name("loop".to_owned())
+        .spawn(move || {
+            // Nobody waits any more when the process is about to end.
+            let _ = ended.send(runtime.block_on(work));
+        })?;
+    Ok(wait)
+}
+
+fn hello(zone: &ZoneConfig) -> Hello {
+    Hello {
+        domain: zone.domain.clone(),
+        ttl: zone.ttl,
+        dns: zone.dns.clone(),
+    }
+}
+
+fn report(config: &AgentConfig, node: String) -> Report {
+    Report {
+        instance: config.instance.bpffs_root.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        started: SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs()),
+        node,
+        mode: MODE.to_owned(),
+        source: config.source.to_string(),
+        domain: config.cluster_domain.clone(),
+        ..Report::default()
+    }
+}
+
+/// Hands on to the DNS server's feed and to the state folder.
+#[derive(Debug)]
+struct Published {
+    feed: Feed,
+    folder: PathBuf,
+}
+
+impl Publish for Published {
+    fn event(&mut self, event: &Event) {
+        self.feed.event(event);
+    }
+
+    fn in_sync(&mut self, in_sync: bool) {
+        self.feed.in_sync(in_sync);
+    }
+
+    fn zone(&mut self, config: &ZoneConfig) {
+        self.feed.hello(hello(config));
+    }
+
+    fn report(&mut self, report: &Report) {
+        if let Err(error) = report.write(&self.folder) {
+            tracing::warn!("operators' commands read an old report: {error:#}");
+        }
+    }
+}
+
+/// What the kernel counts, for metrics. Opened anew for each scrape, so that it is the instance's current maps.
+#[derive(Debug)]
+struct Pinned(PathBuf);
+
+impl Kernel for Pinned {
+    fn counters(&self) -> anyhow::Result<Vec<(Cause, u64)>> {
+        Ok(View::open(&self.0)?.counters()?)
+    }
+
+    fn maps(&self) -> anyhow::Result<Vec<MapFill>> {
+        let fill = View::open(&self.0)?.fill()?;
+        let fill = fill.into_iter().map(|f| MapFill {
+            map: f.map.to_owned(),
+            entries: f.elements as u64,
+            capacity: f.size.into(),
+            memory: f.memory,
+        });
+        Ok(fill.collect())
+    }
+}
+
+impl AtInterfaces for EbpfDataplane {
+    fn attach(&mut self, interface: &Interface) -> anyhow::Result<()> {
+        Self::attach(self, interface.index, &interface.name)
+    }
+
+    fn detach(&mut self, interface: &Interface) -> anyhow::Result<()> {
+        Self::detach(self, interface.index)
+    }
+}
