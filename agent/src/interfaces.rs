@@ -78,7 +78,7 @@ pub async fn follow(
     }
 }
 
-fn connect() -> std::io::Result<(Handle, impl Stream + Unpin)> {
+fn connect() -> std::io::Result<(Handle, impl Stream<Item: Send> + Send + Unpin)> {
     let (connection, handle, notices) = new_multicast_connection(&[MulticastGroup::Link])?;
     tokio::spawn(connection);
     Ok((handle, notices))
