@@ -9,6 +9,8 @@ use std::{
 
 const PACKAGE: &str = "signpost-ebpf";
 const OBJECT: &str = "signpost-programs";
+/// What the benchmarks measure against. It is not embedded; dependents find it by `DEP_SIGNPOST_FLOOR`.
+const FLOOR: &str = "signpost-floor";
 const TARGET: &str = "bpfel-unknown-none";
 
 fn main() -> Result<(), String> {
@@ -24,9 +26,13 @@ fn main() -> Result<(), String> {
         println!("cargo::rerun-if-changed={}", root.join(watched).display());
     }
     println!("cargo::rerun-if-env-changed=SIGNPOST_SKIP_PROGRAMS");
+    println!("cargo::metadata=FLOOR={}", out.join(FLOOR).display());
     if env::var_os("SIGNPOST_SKIP_PROGRAMS").is_some() {
         // For tools that only read the sources; such an agent says at start that it has no programs.
-        return std::fs::write(out.join(OBJECT), []).map_err(|e| e.to_string());
+        for object in [OBJECT, FLOOR] {
+            std::fs::write(out.join(object), []).map_err(|e| e.to_string())?;
+        }
+        return Ok(());
     }
 
     let flags = [
@@ -50,6 +56,8 @@ fn main() -> Result<(), String> {
             PACKAGE,
             "--bin",
             OBJECT,
+            "--bin",
+            FLOOR,
         ])
         .args(["--target", TARGET, "-Zbuild-std=core", "--target-dir"])
         .arg(&target_dir)
@@ -69,8 +77,10 @@ fn main() -> Result<(), String> {
                 .to_owned(),
         );
     }
-    let built = target_dir.join(TARGET).join("release").join(OBJECT);
-    std::fs::copy(&built, out.join(OBJECT)).map_err(|e| format!("{}: {e}", built.display()))?;
+    for object in [OBJECT, FLOOR] {
+        let built = target_dir.join(TARGET).join("release").join(object);
+        std::fs::copy(&built, out.join(object)).map_err(|e| format!("{}: {e}", built.display()))?;
+    }
     Ok(())
 }
 

@@ -1,3 +1,4 @@
-//! The laboratory.
+//! The laboratory, and what is measured in it.
+pub mod bench;
 pub mod cluster;
 pub mod lab;

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod build;
 mod check;
 mod cluster;
@@ -46,6 +47,11 @@ enum Task {
     /// and needs Go. Nothing of the host's own network is touched.
     #[command(subcommand)]
     Cluster(cluster::Task),
+    /// Measure what signpost costs, beside what it is compared with, and say what was to be reached
+    ///
+    /// Builds with optimisation. Needs root for namespaces and BPF, a quiet machine, and about ten minutes for all.
+    /// docs/benchmarks.md says how each figure comes about.
+    Bench(bench::Args),
     /// Check formatting, lints, documentation and the project's own rules
     Check(check::Args),
 }
@@ -57,6 +63,7 @@ fn main() -> ExitCode {
         Task::Demo(args) => demo::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Cluster(task) => cluster::run(&task),
+        Task::Bench(args) => bench::run(&args),
         Task::Check(args) => check::run(&args),
     };
     done.unwrap_or_else(|error| {

@@ -1,0 +1,24 @@
+//! The benchmarks: what signpost costs, measured beside what it is compared with, in one run.
+//!
+//! `cargo xtask bench` runs them; docs/benchmarks.md says how each figure comes about.
+
+pub mod dns;
+pub mod figure;
+pub mod floor;
+pub mod plot;
+pub mod programs;
+pub mod progress;
+pub mod question;
+pub mod rounds;
+pub mod scale;
+pub mod service;
+pub mod site;
+pub mod statistics;
+pub mod table;
+
+/// How the benchmarks are to be run.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Pairs of every comparison.
+    pub pairs: usize,
+}

@@ -1,0 +1,178 @@
+//! Connections: what a ClusterIP costs beside the pod's own address.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use nix::sys::socket::{setsockopt, sockopt};
+
+use super::{
+    Options,
+    figure::{Figure, Reach},
+    progress::Progress,
+    rounds::{Comparison, Of, Sample, Subject, cpu_time, pin, take},
+    site::{ANSWERS, FAR, NEAR, SINK, Site},
+};
+use crate::lab::Pod;
+
+/// Connections in one slice.
+const CONNECTIONS: u32 = 2000;
+/// How long a slice of a stream takes.
+const STREAM_FOR: Duration = Duration::from_millis(250);
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Measures it.
+///
+/// # Errors
+/// Where a connection fails.
+pub fn run(options: &Options, plain: &Site, served: &Site) -> anyhow::Result<Vec<Figure>> {
+    let progress = Progress::new("service", 3 * (options.pairs + 1));
+    let mut figures = Vec::new();
+    for (place, service, of_plain, of_served) in [
+        ("local", NEAR, &plain.near, &served.near),
+        ("remote", FAR, &plain.far, &served.far),
+    ] {
+        let pod = |pod: &Pod| SocketAddr::from((pod.v4(), ANSWERS));
+        let service = SocketAddr::from((service, 80));
+        // A client for each: a port that comes back through another address too soon finds its last connection.
+        let mut subjects = [
+            Subject::new("pod IP, nothing loaded", || {
+                connect(&plain.clients[0], pod(of_plain))
+            }),
+            Subject::new("ClusterIP", || connect(&served.clients[0], service)),
+            Subject::new("pod IP, signpost loaded", || {
+                connect(&served.clients[1], pod(of_served))
+            }),
+            Subject::new("the same of another client", || {
+                connect(&plain.clients[1], pod(of_plain))
+            }),
+        ];
+        take(&mut subjects, options.pairs, &progress)?;
+        for (subject, reach) in [
+            ("ClusterIP", Some(Reach::AtLeast(0.95))),
+            ("pod IP, signpost loaded", Some(Reach::AtLeast(0.98))),
+            ("the same of another client", None),
+        ] {
+            let comparison = Comparison {
+                suite: "service",
+                what: &format!("connect-request-close, {place}: {subject}"),
+                unit: "1/s",
+                of: Of::Value,
+                subject,
+                against: "pod IP, nothing loaded",
+                reach,
+            };
+            figures.push(comparison.figure(&subjects));
+        }
+    }
+    figures.extend(stream(options, plain, served, &progress)?);
+    Ok(figures)
+}
+
+fn connect(pod: &Pod, to: SocketAddr) -> anyhow::Result<Sample> {
+    pod.run(|| {
+        pin()?;
+        let (start, cpu) = (Instant::now(), cpu_time()?);
+        for _ in 0..CONNECTIONS {
+            exchange(to)?;
+        }
+        let (time, cpu) = (start.elapsed(), cpu_time()? - cpu);
+        Ok(Sample {
+            value: f64::from(CONNECTIONS) / time.as_secs_f64(),
+            cpu: cpu.as_nanos() as f64 / f64::from(CONNECTIONS),
+            ..Sample::default()
+        })
+    })?
+}
+
+/// Connects, asks, reads to the end. The connection is then reset, so that nobody keeps it in TIME_WAIT: its port may
+/// come back at any time, and no run is slowed down by what an earlier one left.
+fn exchange(to: SocketAddr) -> anyhow::Result<()> {
+    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)
+        .with_context(|| format!("no connection to {to}"))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(&[b'?'; 64])?;
+    let mut answer = [0; 512];
+    let mut length = 0;
+    loop {
+        match stream.read(&mut answer[length..])? {
+            0 => break,
+            more => length += more,
+        }
+    }
+    ensure!(length == 256, "an answer of {length} bytes");
+    let at_once = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    setsockopt(&stream, sockopt::Linger, &at_once)?;
+    Ok(())
+}
+
+fn stream(
+    options: &Options,
+    plain: &Site,
+    served: &Site,
+    progress: &Progress,
+) -> anyhow::Result<Vec<Figure>> {
+    let open = |pod: &Pod, to: (Ipv4Addr, u16)| {
+        pod.run(|| TcpStream::connect_timeout(&to.into(), PATIENCE))?
+            .context("no connection for a stream")
+    };
+    let std::net::IpAddr::V4(near) = plain.near.v4() else {
+        anyhow::bail!("no IPv4 address");
+    };
+    let direct = open(&plain.clients[0], (near, SINK))?;
+    let service = open(&served.clients[0], (NEAR, SINK))?;
+    let mut subjects = [
+        Subject::new("ClusterIP", || send(&served.clients[0], &service)),
+        Subject::new("pod IP, nothing loaded", || {
+            send(&plain.clients[0], &direct)
+        }),
+    ];
+    take(&mut subjects, options.pairs, progress)?;
+    let figure = |what, unit, of, reach| {
+        Comparison {
+            suite: "service",
+            what,
+            unit,
+            of,
+            subject: "ClusterIP",
+            against: "pod IP, nothing loaded",
+            reach,
+        }
+        .figure(&subjects)
+    };
+    Ok(vec![
+        figure(
+            "one TCP stream, CPU time per MiB",
+            "µs",
+            Of::Cpu,
+            Some(Reach::AtMost(1.02)),
+        ),
+        figure("one TCP stream, throughput", "MiB/s", Of::Value, None),
+    ])
+}
+
+fn send(pod: &Pod, mut stream: &TcpStream) -> anyhow::Result<Sample> {
+    pod.run(|| {
+        pin()?;
+        let block = vec![0; 128 << 10];
+        let (start, cpu) = (Instant::now(), cpu_time()?);
+        let mut sent = 0;
+        while start.elapsed() < STREAM_FOR {
+            stream.write_all(&block)?;
+            sent += block.len();
+        }
+        let (time, cpu) = (start.elapsed(), cpu_time()? - cpu);
+        let size = sent as f64 / f64::from(1 << 20);
+        Ok(Sample {
+            value: size / time.as_secs_f64(),
+            cpu: cpu.as_secs_f64() * 1e6 / size,
+            ..Sample::default()
+        })
+    })?
+}
