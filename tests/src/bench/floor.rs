@@ -188,7 +188,10 @@ mod tests {
         let nothing = bench.nothing()?;
         for clients in [false, true] {
             let time = bench.time(&nothing, &[0; 100], clients, 1000)?;
-            assert!(time > Duration::ZERO && time < Duration::from_micros(10), "{time:?}");
+            assert!(
+                time > Duration::ZERO && time < Duration::from_micros(10),
+                "{time:?}"
+            );
         }
         Ok(())
     }

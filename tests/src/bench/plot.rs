@@ -77,3 +77,41 @@ pub fn draw(report: &Report, file: &Path) -> anyhow::Result<()> {
     root.present()?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::figure::Reach;
+
+    #[test]
+    fn what_nothing_is_to_be_reached_for_is_not_drawn() -> anyhow::Result<()> {
+        let figure = |what: &str, reach| Figure {
+            suite: "scale".to_owned(),
+            what: what.to_owned(),
+            unit: "s".to_owned(),
+            measured: Estimate::of(&[1.0, 2.0, 3.0]),
+            against: None,
+            reach,
+            samples: vec![1.0, 2.0, 3.0],
+        };
+        let report = Report {
+            kernel: String::new(),
+            processors: String::new(),
+            load: 0.0,
+            figures: vec![
+                figure("start", Some(Reach::AtMost(2.5))),
+                figure("idle", None),
+            ],
+        };
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("plot.svg");
+        draw(&report, &file)?;
+        let text = std::fs::read_to_string(file)?;
+        assert!(
+            text.contains("scale: start") && text.ends_with("</svg>\n"),
+            "{text}"
+        );
+        assert!(!text.contains("idle"), "{text}");
+        Ok(())
+    }
+}
