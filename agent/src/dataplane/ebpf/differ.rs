@@ -86,7 +86,7 @@ impl Differ {
             ..
         } = self;
         ports
-            .come(tables, addresses, &update.ports, &mut report)
+            .come(tables, addresses, &update.ports, first, &mut report)
             .context(FAILED)?;
 
         let unserved = ports.unserved();
@@ -168,8 +168,8 @@ impl Differ {
         self.ports = PortTable::default();
         self.names = NameTable::default();
         self.addresses.recover(tables)?;
-        self.addresses.unsettle_all();
         self.ports.recover(tables)?;
+        self.addresses.unsettle_all(self.ports.owners.addresses());
         self.names.recover(tables)
     }
 }

@@ -66,11 +66,17 @@ impl AddressTable {
         self.dns = dns;
     }
 
-    /// Asks for every address to be looked at: those found at start, and those that are there without a Service.
-    pub(super) fn unsettle_all(&mut self) {
-        let all = self.written.keys().chain(&self.dns).chain(&self.node);
+    /// Asks for every address to be looked at: those that are written, and those that must be.
+    pub(super) fn unsettle_all<'a>(&mut self, services: impl Iterator<Item = &'a Address>) {
+        let own = self
+            .written
+            .keys()
+            .chain(&self.dns)
+            .chain(&self.node)
+            .copied();
+        let all = own.chain(services.copied());
         self.unsettled
-            .extend(all.map(|address| (*address, String::new())));
+            .extend(all.map(|address| (address, String::new())));
     }
 
     /// Makes addresses what they must be: those that were touched, and those that are not yet settled.

@@ -131,7 +131,7 @@ impl NameTable {
         self.write(tables, &mut wanted, report)?;
         for want in wanted {
             if let Some(reason) = &want.refused {
-                let object = format!("name {}", want.name_text());
+                let object = format!("name {}", want.name);
                 report.refused.push(Refusal {
                     object,
                     reason: reason.clone(),

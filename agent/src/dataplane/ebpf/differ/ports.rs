@@ -101,13 +101,19 @@ impl Owners {
         true
     }
 
+    /// The addresses of all frontends.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = &Address> {
+        self.at.keys()
+    }
+
     fn has(&self, address: &Address) -> bool {
         self.at.contains_key(address)
     }
 }
 
 impl PortTable {
-    /// Writes the ports that come or change, and those that still wait.
+    /// Writes the ports that come or change, and those that still wait. With `whole`, ports that are not among them
+    /// are going.
     ///
     /// # Errors
     /// Where a map cannot be changed at all.
@@ -116,6 +122,7 @@ impl PortTable {
         tables: &mut impl Tables,
         addresses: &mut AddressTable,
         ports: &BTreeMap<PortName, Option<PortPlan>>,
+        whole: bool,
         report: &mut Report,
     ) -> io::Result<()> {
         let mut waiting = std::mem::take(&mut self.waiting);
@@ -126,7 +133,7 @@ impl PortTable {
                 .iter()
                 .filter_map(|(name, plan)| Some((name, plan.as_ref()?))),
         );
-        let going = |name: &PortName| matches!(ports.get(name), Some(None));
+        let going = |name: &PortName| ports.get(name).map_or(whole, Option::is_none);
         let mut changes = self.changes(&wanted, going, |name| waiting.contains_key(name));
 
         change::write_members(tables, &mut changes, report);
@@ -202,7 +209,7 @@ impl PortTable {
                 .extend(strays.frontends.into_iter().filter(|key| !taken(key)));
             gone.members.extend(strays.members);
             gone.services.extend(strays.services);
-            addresses.unsettle_all();
+            addresses.unsettle_all(self.owners.addresses());
         }
         delete::<Frontends>(tables, &gone.frontends, report)?;
         let touched = gone.frontends.iter().map(|key| key.address).collect();

@@ -40,6 +40,7 @@ impl PortTable {
                     let written = Written {
                         id: *id,
                         generation,
+                        newest: generation,
                         named: true,
                         ..Written::default()
                     };
@@ -113,7 +114,7 @@ impl PortTable {
         }
         if let Some(written) = written {
             written.sets = sets;
-            written.newest = newest.max(written.generation);
+            written.newest = written.newest.max(newest);
         }
         for (generation, indexes) in rest.into_iter().filter(|(_, indexes)| !indexes.is_empty()) {
             let key = |index| SlotKey {

@@ -101,11 +101,6 @@ impl<'a> Wanted<'a> {
         self.large.retain(|(key, _)| key.qtype != qtype);
         self.refused = Some(why);
     }
-
-    /// The name for people.
-    pub(super) fn name_text(&self) -> String {
-        readable(self.name.wire())
-    }
 }
 
 /// The name as an element of `name_texts`.
@@ -114,41 +109,4 @@ pub(super) fn text_of(name: &Name) -> [u8; 256] {
     let length = name.wire().len().min(text.len());
     text[..length].copy_from_slice(&name.wire()[..length]);
     text
-}
-
-/// A name in wire form for people: labels with dots between. Bytes that are not printable are shown as `\DDD`
-/// (RFC 1035 §5.1).
-fn readable(wire: &[u8]) -> String {
-    let mut text = String::new();
-    let mut rest = wire;
-    while let Some((&length, labels)) = rest.split_first() {
-        let length = usize::from(length).min(labels.len());
-        if length == 0 {
-            break;
-        }
-        if !text.is_empty() {
-            text.push('.');
-        }
-        for &byte in &labels[..length] {
-            match byte {
-                b'.' | b'\\' => text.extend(['\\', byte.into()]),
-                b'!'..=b'~' => text.push(byte.into()),
-                _ => text.push_str(&format!("\\{byte:03}")),
-            }
-        }
-        rest = &labels[length..];
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_is_shown_with_dots_between_its_labels() {
-        assert_eq!(readable(b"\x03ent\x04prod\x00\x00"), "ent.prod");
-        assert_eq!(readable(b"\x03a.b\x01\x07"), "a\\.b.\\007");
-        assert_eq!(readable(b""), "");
-    }
 }

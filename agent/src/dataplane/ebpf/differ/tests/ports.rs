@@ -1,0 +1,307 @@
+use signpost_common::{
+    Address, Port,
+    layout::map,
+    service::{AddressValue, FrontendKey, FrontendValue, MemberKey, MemberValue, SlotKey},
+};
+
+use super::*;
+use crate::dataplane::ebpf::tables::{Addresses, Frontends, Members, Services, Slots};
+
+const VIP: &str = "10.96.0.1";
+
+fn frontend(maps: &Model, at: &str) -> Option<FrontendValue> {
+    let address = Address::from(address(at));
+    maps.find::<Frontends>(&FrontendKey {
+        address,
+        port: Port::new(80),
+        protocol: 6,
+        pad: 0,
+    })
+}
+
+fn member(maps: &Model, service: u32, last: u8) -> Option<u32> {
+    let address = Address::from(address(&format!("10.1.0.{last}")));
+    let key = MemberKey {
+        service,
+        address,
+        port: Port::new(8080),
+        pad: 0,
+    };
+    maps.find::<Members>(&key).map(|value| value.flags)
+}
+
+fn started(first: &Update) -> (Model, Differ) {
+    let mut maps = Model::default();
+    let mut differ = open(&mut maps);
+    apply(&mut differ, &mut maps, first);
+    maps.log.clear();
+    (maps, differ)
+}
+
+#[test]
+fn a_port_that_comes_is_written_from_the_inside_out() {
+    let mut maps = Model::default();
+    let mut differ = open(&mut maps);
+    maps.log.clear();
+    apply(
+        &mut differ,
+        &mut maps,
+        &ports([(port("ent"), Some(plan(VIP, &[1, 200])))]),
+    );
+    let mut order: Vec<_> = maps.log.iter().map(|(map, _)| *map).collect();
+    order.dedup();
+    assert_eq!(
+        order,
+        [
+            map::MEMBERS,
+            map::SLOTS,
+            map::SERVICES,
+            map::FRONTENDS,
+            map::ADDRESSES,
+            map::CONFIG
+        ]
+    );
+    let value = frontend(&maps, VIP).unwrap();
+    assert_eq!(
+        (value.cluster, value.local, value.flags),
+        (2, 1, FrontendValue::ANY_ENDPOINTS)
+    );
+    let address = Address::from(address(VIP));
+    assert_eq!(
+        maps.find::<Addresses>(&address).unwrap().flags,
+        AddressValue::SERVICE
+    );
+    let all = MemberValue::SERVING | MemberValue::CHOSEN;
+    assert_eq!(
+        member(&maps, value.service, 1),
+        Some(all | MemberValue::LOCAL)
+    );
+    assert_eq!(member(&maps, value.service, 200), Some(all));
+}
+
+#[test]
+fn a_port_that_goes_is_removed_from_the_outside_in() {
+    let (mut maps, mut differ) = started(&ports([(port("ent"), Some(plan(VIP, &[1, 2])))]));
+    apply(&mut differ, &mut maps, &ports([(port("ent"), None)]));
+    let mut order = maps.log.clone();
+    order.dedup();
+    let expected = [
+        map::FRONTENDS,
+        map::ADDRESSES,
+        map::MEMBERS,
+        map::SLOTS,
+        map::SERVICES,
+    ];
+    assert_eq!(order, expected.map(|map| (map, false)));
+    assert_eq!(maps.canonical().len(), 0);
+}
+
+#[test]
+fn nothing_is_written_when_nothing_changed() {
+    let update = ports([(port("ent"), Some(plan(VIP, &[1, 2])))]);
+    let (mut maps, mut differ) = started(&update);
+    let report = apply(&mut differ, &mut maps, &update);
+    assert_eq!((report.written, report.deleted, maps.log.len()), (0, 0, 0));
+}
+
+#[test]
+fn backends_change_with_one_write_of_the_frontend() {
+    let (mut maps, mut differ) = started(&ports([(port("ent"), Some(plan(VIP, &[1, 2])))]));
+    let before = frontend(&maps, VIP).unwrap();
+    apply(
+        &mut differ,
+        &mut maps,
+        &ports([(port("ent"), Some(plan(VIP, &[2, 3, 4])))]),
+    );
+    let after = frontend(&maps, VIP).unwrap();
+    assert_eq!(
+        (after.service, after.generation),
+        (before.service, before.generation + 1)
+    );
+    assert_eq!(
+        maps.log
+            .iter()
+            .filter(|(map, _)| *map == map::FRONTENDS)
+            .count(),
+        1
+    );
+    assert_eq!(member(&maps, after.service, 1), None);
+
+    let old = SlotKey {
+        service: before.service,
+        generation: before.generation,
+        index: 0,
+    };
+    differ.sweep(&mut maps, 10).unwrap();
+    differ.sweep(&mut maps, 10 + LATER / 4).unwrap();
+    assert!(
+        maps.find::<Slots>(&old).is_some(),
+        "a program may still read it"
+    );
+    differ.sweep(&mut maps, 10 + LATER).unwrap();
+    assert!(maps.find::<Slots>(&old).is_none());
+    assert_eq!(maps.len::<Slots>(), 3 + 3);
+}
+
+#[test]
+fn an_endpoint_that_no_longer_serves_loses_that_at_once_and_no_generation_is_spent() {
+    let mut plan = plan(VIP, &[1, 2]);
+    let (mut maps, mut differ) = started(&ports([(port("ent"), Some(plan.clone()))]));
+    let before = frontend(&maps, VIP).unwrap();
+    plan.members[1].serving = false;
+    apply(&mut differ, &mut maps, &ports([(port("ent"), Some(plan))]));
+    assert_eq!(frontend(&maps, VIP), Some(before));
+    assert_eq!(maps.log, [(map::MEMBERS, true)]);
+    let expected = MemberValue::CHOSEN | MemberValue::LOCAL;
+    assert_eq!(member(&maps, before.service, 2), Some(expected));
+}
+
+#[test]
+fn a_restart_with_the_same_state_writes_nothing() {
+    let update = ports([
+        (port("ent"), Some(plan(VIP, &[1, 2]))),
+        (port("web"), Some(plan("10.96.0.2", &[]))),
+    ]);
+    let (mut maps, differ) = started(&update);
+    drop(differ);
+    let report = apply(&mut open(&mut maps), &mut maps, &update);
+    assert_eq!((report.written, report.deleted), (0, 0));
+    assert_eq!(maps.log, []);
+}
+
+#[test]
+fn ids_stay_over_a_restart_and_are_not_given_to_others() {
+    let web = (port("web"), Some(plan("10.96.0.2", &[3])));
+    let (mut maps, differ) = started(&ports([(port("ent"), Some(plan(VIP, &[1]))), web.clone()]));
+    let (ent_id, web_id) = (
+        frontend(&maps, VIP).unwrap().service,
+        frontend(&maps, "10.96.0.2").unwrap().service,
+    );
+    drop(differ);
+    let mut differ = open(&mut maps);
+    let new = (port("new"), Some(plan("10.96.0.3", &[4])));
+    apply(&mut differ, &mut maps, &ports([web, new]));
+    assert_eq!(frontend(&maps, "10.96.0.2").unwrap().service, web_id);
+    let new_id = frontend(&maps, "10.96.0.3").unwrap().service;
+    assert!(new_id != ent_id && new_id != web_id);
+    assert_eq!(frontend(&maps, VIP), None);
+}
+
+#[test]
+fn a_port_that_is_renamed_hands_its_frontend_over_in_one_write() {
+    let (mut maps, mut differ) = started(&ports([(port("ent"), Some(plan(VIP, &[1])))]));
+    let renamed = PortName {
+        port: "web".into(),
+        ..port("ent")
+    };
+    let update = ports([(port("ent"), None), (renamed, Some(plan(VIP, &[1])))]);
+    apply(&mut differ, &mut maps, &update);
+    let frontends: Vec<_> = maps
+        .log
+        .iter()
+        .filter(|(map, _)| *map == map::FRONTENDS)
+        .collect();
+    assert_eq!(frontends, [&(map::FRONTENDS, true)]);
+    assert!(maps.log.iter().all(|(map, _)| *map != map::ADDRESSES));
+    assert_eq!((maps.len::<Frontends>(), maps.len::<Services>()), (1, 1));
+}
+
+#[test]
+fn a_frontend_that_is_taken_is_refused_until_its_owner_goes() {
+    let (mut maps, mut differ) = started(&ports([(port("ent"), Some(plan(VIP, &[1])))]));
+    let before = maps.canonical();
+    let update = ports([(port("abc"), Some(plan(VIP, &[2])))]);
+    let report = differ.apply(&mut maps, &update).unwrap();
+    assert_eq!(report.refused.len(), 1);
+    assert!(
+        report.refused[0]
+            .reason
+            .contains("10.96.0.1 port 80 is already served")
+    );
+    assert_eq!(maps.canonical(), before);
+
+    apply(&mut differ, &mut maps, &ports([(port("ent"), None)]));
+    assert_eq!(frontend(&maps, VIP).map(|value| value.cluster), Some(1));
+    assert_eq!(maps.len::<Frontends>(), 1);
+}
+
+#[test]
+fn a_full_map_refuses_the_port_and_leaves_nothing_of_it_until_there_is_room() {
+    for (map, size) in [(map::SLOTS, 5), (map::MEMBERS, 3), (map::SERVICES, 1)] {
+        let (mut maps, mut differ) = started(&ports([(port("ent"), Some(plan(VIP, &[1, 2])))]));
+        maps.sizes.insert(map, size);
+        let before = maps.canonical();
+        let update = ports([(port("web"), Some(plan("10.96.0.2", &[3, 4])))]);
+        let report = differ.apply(&mut maps, &update).unwrap();
+        assert_eq!(report.refused.len(), 1, "{map}");
+        assert!(
+            report.refused[0]
+                .reason
+                .contains(&format!("map {map} is full"))
+        );
+        assert_eq!(maps.canonical(), before, "{map}");
+
+        maps.sizes.clear();
+        apply(&mut differ, &mut maps, &ports([]));
+        assert_eq!(
+            frontend(&maps, "10.96.0.2").map(|value| value.cluster),
+            Some(2),
+            "{map}"
+        );
+    }
+}
+
+#[test]
+fn a_change_without_room_takes_the_backends_that_are_gone_out_of_their_places() {
+    let (mut maps, mut differ) =
+        started(&ports([(port("ent"), Some(plan(VIP, &[100, 101, 102])))]));
+    maps.sizes.insert(map::SLOTS, 4);
+    let update = ports([(port("ent"), Some(plan(VIP, &[102, 103, 104])))]);
+    let report = differ.apply(&mut maps, &update).unwrap();
+    assert_eq!(report.refused.len(), 1);
+    let stays = Address::from(address("10.1.0.102"));
+    assert_eq!(frontend(&maps, VIP).unwrap().cluster, 3);
+    assert!(
+        maps.all::<Slots>()
+            .iter()
+            .all(|(_, slot)| slot.address == stays)
+    );
+    assert_eq!(maps.len::<Members>(), 1);
+
+    let update = ports([(port("ent"), Some(plan(VIP, &[105, 106, 107])))]);
+    assert_eq!(differ.apply(&mut maps, &update).unwrap().refused.len(), 1);
+    assert_eq!(
+        frontend(&maps, VIP).unwrap().cluster,
+        0,
+        "none of its backends is left"
+    );
+
+    maps.sizes.clear();
+    apply(&mut differ, &mut maps, &ports([]));
+    assert_eq!(frontend(&maps, VIP).unwrap().cluster, 3);
+    sweep(&mut differ, &mut maps);
+    assert_eq!((maps.len::<Slots>(), maps.len::<Members>()), (3, 3));
+}
+
+#[test]
+fn addresses_say_what_they_are_for_as_long_as_they_are() {
+    let mut first = ports([(port("dns"), Some(plan("10.96.0.10", &[1])))]);
+    first.dns_addresses = Some(vec![address("10.96.0.10")]);
+    first.node_addresses = Some(vec![address("192.0.2.1"), address("fd00::1")]);
+    let (mut maps, mut differ) = started(&first);
+    let flags =
+        |maps: &Model, at: &str| maps.find::<Addresses>(&address(at).into()).map(|v| v.flags);
+    let both = AddressValue::SERVICE | AddressValue::DNS;
+    assert_eq!(flags(&maps, "10.96.0.10"), Some(both));
+    assert_eq!(flags(&maps, "fd00::1"), Some(AddressValue::NODE));
+
+    apply(&mut differ, &mut maps, &ports([(port("dns"), None)]));
+    assert_eq!(flags(&maps, "10.96.0.10"), Some(AddressValue::DNS));
+    let update = Update {
+        node_addresses: Some(vec![address("192.0.2.2")]),
+        ..ports([])
+    };
+    apply(&mut differ, &mut maps, &update);
+    assert_eq!(flags(&maps, "fd00::1"), None);
+    assert_eq!(flags(&maps, "192.0.2.2"), Some(AddressValue::NODE));
+}
