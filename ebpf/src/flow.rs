@@ -33,6 +33,10 @@ const TCP_SYN: u8 = 2;
 const TCP_RST: u8 = 4;
 const TCP_ACK: u8 = 16;
 
+/// Bytes of a transport header up to the end of its checksum.
+const TCP_NEEDED: u32 = 18;
+const UDP_NEEDED: u32 = 8;
+
 /// What a transport header says to a flow.
 #[derive(Clone, Copy, Debug)]
 struct Segment {
@@ -44,11 +48,17 @@ struct Segment {
 }
 
 impl Segment {
-    /// Reads the ports, and the flags of TCP.
+    /// Reads the ports, and the flags of TCP. A header that ends before its checksum is too short: it could be read
+    /// but not be written.
     #[inline(always)]
     fn read(packet: &impl Packet, headers: &Headers) -> Result<Self, Cause> {
+        let tcp = headers.protocol == protocol::TCP;
+        let needed = if tcp { TCP_NEEDED } else { UDP_NEEDED };
+        if packet.length() < headers.transport + needed {
+            return Err(Cause::TooShort);
+        }
         let ports = packet.load(headers.transport)?;
-        if headers.protocol != protocol::TCP {
+        if !tcp {
             return Ok(Self {
                 ports,
                 adds: FlowValue::ESTABLISHED,

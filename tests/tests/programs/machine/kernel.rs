@@ -1,0 +1,213 @@
+//! The programs and maps in the kernel.
+
+use std::{
+    collections::HashMap as Wanted,
+    hash::Hash,
+    sync::{Mutex, MutexGuard, OnceLock},
+    time::Duration,
+};
+
+use aya::{
+    Ebpf, EbpfLoader, Pod,
+    maps::{Array, HashMap, MapData, PerCpuArray},
+    programs::{SchedClassifier, TestRun as _, TestRunOptions},
+};
+use signpost::dataplane::ebpf::program::OBJECT;
+use signpost_common::{
+    Cause,
+    dns::Config,
+    flow::{FlowKey, FlowValue},
+    layout::{map, program},
+    name::{HashKeys, NameKey},
+};
+use signpost_ebpf::host::Memory;
+
+use super::{Action, Done, Program};
+
+/// Actions of tc (`linux/pkt_cls.h`).
+const UNSPEC: i32 = -1;
+const SHOT: i32 = 2;
+const REDIRECT: i32 = 7;
+
+/// The longest packet that a run can give back.
+const LONGEST: usize = 4096;
+
+/// The object, loaded.
+pub(crate) struct Kernel {
+    object: Ebpf,
+}
+
+/// The kernel's programs, loaded once a process, for one test at a time.
+pub(crate) fn kernel() -> MutexGuard<'static, Kernel> {
+    static KERNEL: OnceLock<Mutex<Kernel>> = OnceLock::new();
+    KERNEL
+        .get_or_init(|| Mutex::new(Kernel::load()))
+        .lock()
+        // A test that failed leaves nothing behind that the next one does not write anew.
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl Kernel {
+    fn load() -> Self {
+        let mut object = EbpfLoader::new()
+            .load(OBJECT)
+            .expect("the object loads; this needs root");
+        for program in [Program::FromPod, Program::ToPod] {
+            classifier(&mut object, program)
+                .load()
+                .expect("the kernel accepts the program");
+        }
+        Self { object }
+    }
+
+    /// How many instructions the verifier looked at.
+    pub(crate) fn verified_instructions(&mut self, program: Program) -> u32 {
+        let info = classifier(&mut self.object, program)
+            .info()
+            .expect("a loaded program has information");
+        info.verified_instruction_count()
+            .expect("kernels since 5.16 tell")
+    }
+
+    /// The maps, by name.
+    pub(crate) fn maps(&self) -> impl Iterator<Item = (&str, &aya::maps::Map)> {
+        self.object.maps()
+    }
+
+    /// Runs a program on a packet.
+    pub(crate) fn run(&mut self, program: Program, packet: &[u8]) -> Done {
+        let before = self.counters();
+        let mut out = vec![0; LONGEST];
+        let result = classifier(&mut self.object, program)
+            .test_run(TestRunOptions {
+                data_in: Some(packet),
+                data_out: Some(&mut out),
+                ..TestRunOptions::default()
+            })
+            .expect("a test run");
+        out.truncate(result.data_size_out as usize);
+        let action = match result.return_value as i32 {
+            UNSPEC => Action::Continue,
+            SHOT => Action::Drop,
+            REDIRECT => Action::SendBack,
+            other => panic!("unknown action {other}"),
+        };
+        let after = self.counters();
+        let causes = Cause::ALL
+            .iter()
+            .copied()
+            .filter(|cause| before[cause.index() as usize] != after[cause.index() as usize])
+            .collect();
+        Done {
+            action,
+            packet: out,
+            causes,
+        }
+    }
+
+    /// The time of a run, the kernel's own overhead included: the mean of so many runs on one and the same packet.
+    /// Where the program changes it, the runs after the first see the changed one.
+    pub(crate) fn time(&mut self, program: Program, packet: &[u8], repeat: u32) -> Duration {
+        classifier(&mut self.object, program)
+            .test_run(TestRunOptions {
+                data_in: Some(packet),
+                repeat,
+                ..TestRunOptions::default()
+            })
+            .expect("a test run")
+            .duration
+    }
+
+    fn counters(&self) -> Vec<u64> {
+        let map = self.object.map(map::COUNTERS).expect("counters");
+        let counters: PerCpuArray<_, u64> = PerCpuArray::try_from(map).expect("a per-CPU array");
+        let count = |cause: &Cause| {
+            let of_cpus = counters.get(&cause.index(), 0).expect("a counter");
+            of_cpus.iter().sum()
+        };
+        Cause::ALL.iter().map(count).collect()
+    }
+
+    /// Writes everything that the agent writes.
+    pub(crate) fn fill(&mut self, tables: &Memory) {
+        self.replace(map::ADDRESSES, &tables.addresses);
+        self.replace(map::FRONTENDS, &tables.frontends);
+        self.replace(map::SLOTS, &tables.slots);
+        self.replace(map::MEMBERS, &tables.members);
+        self.replace(map::NAMES, &tables.names);
+        self.replace(map::ANSWERS_SMALL, &tables.answers_small);
+        self.replace(map::ANSWERS_LARGE, &tables.answers_large);
+        // Without a zone there is no configuration yet.
+        let config = tables.config.unwrap_or(Config {
+            flags: 0,
+            negative_grace: 0,
+            zone: NameKey::ZERO,
+            services: NameKey::ZERO,
+            soa: [0; 56],
+            hash: HashKeys { words: [0; 72] },
+        });
+        self.set(map::CONFIG, config);
+        // The kernel's clock goes on: what the tables have as a distance from now is kept as one.
+        let now = monotonic();
+        let at = |at: u64| match at {
+            0 => 0,
+            at => now - (tables.now - at),
+        };
+        self.set(map::CLOCKS, at(tables.in_sync_at));
+        self.set(map::DNS_ALIVE, at(tables.dns_alive_at));
+    }
+
+    /// Writes what the programs write.
+    pub(crate) fn fill_flows(&mut self, tables: &Memory) {
+        self.replace(map::FLOWS, &tables.flows.borrow());
+        self.replace(map::FRAGMENTS, &tables.fragments.borrow());
+    }
+
+    /// The flows that are recorded.
+    pub(crate) fn flows(&mut self) -> Vec<(FlowKey, FlowValue)> {
+        self.hash::<FlowKey, FlowValue>(map::FLOWS)
+            .iter()
+            .map(|entry| entry.expect("a flow"))
+            .collect()
+    }
+
+    fn set<V: Pod>(&mut self, name: &str, value: V) {
+        let map = self.object.map_mut(name).expect("a map of that name");
+        let mut array: Array<_, V> = Array::try_from(map).expect("an array");
+        array.set(0, value, 0).expect("an element is written");
+    }
+
+    fn hash<K: Pod, V: Pod>(&mut self, name: &str) -> HashMap<&mut MapData, K, V> {
+        let map = self.object.map_mut(name).expect("a map of that name");
+        HashMap::try_from(map).expect("a hash map")
+    }
+
+    fn replace<K: Pod + Eq + Hash, V: Pod>(&mut self, name: &str, wanted: &Wanted<K, V>) {
+        let mut map = self.hash::<K, V>(name);
+        let old: Vec<K> = map.keys().filter_map(Result::ok).collect();
+        for key in old.iter().filter(|key| !wanted.contains_key(key)) {
+            map.remove(key).expect("an element is removed");
+        }
+        for (key, value) in wanted {
+            map.insert(key, value, 0).expect("an element is written");
+        }
+    }
+}
+
+fn classifier(object: &mut Ebpf, program: Program) -> &mut SchedClassifier {
+    let name = match program {
+        Program::FromPod => program::FROM_POD,
+        Program::ToPod => program::TO_POD,
+    };
+    object
+        .program_mut(name)
+        .expect("a program of that name")
+        .try_into()
+        .expect("a classifier")
+}
+
+/// `CLOCK_MONOTONIC` in nanoseconds.
+fn monotonic() -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).expect("a clock");
+    now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
+}

@@ -1,0 +1,16 @@
+//! The programs, one packet at a time: every scene runs on the host's build of the logic and in the kernel by
+//! `BPF_PROG_TEST_RUN`, against packets that etherparse built independently.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod budgets;
+mod dns;
+mod errors;
+mod fragments;
+mod icmp;
+mod machine;
+mod no_endpoints;
+mod packets;
+mod times;
+mod translation;
+mod untouched;
+mod world;
