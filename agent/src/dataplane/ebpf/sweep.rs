@@ -151,3 +151,116 @@ fn shortest(protocol: u8) -> Duration {
 fn idle(last_seen: u64, now: u64) -> Duration {
     Duration::from_nanos(now.saturating_sub(last_seen))
 }
+
+#[cfg(test)]
+mod tests {
+    use signpost_common::{Address, Port};
+
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+    const NOW: u64 = 1_000_000 * SECOND;
+    const UDP: u8 = 17;
+
+    /// Both entries of a flow, used so many seconds ago, with these flags.
+    fn pair(protocol: u8, ages: [u64; 2], flags: [u32; 2]) -> [(FlowKey, FlowValue); 2] {
+        let [client, service, backend] = [1, 2, 3].map(|last| Address::v4([10, 0, 0, last]));
+        let port = Port::new(80);
+        let key = FlowKey {
+            protocol,
+            source_port: port,
+            destination_port: port,
+            ..FlowKey::ZERO
+        };
+        let value = FlowValue {
+            source_port: port,
+            destination_port: port,
+            ..FlowValue::ZERO
+        };
+        let forward_key = FlowKey {
+            source: client,
+            destination: service,
+            ..key
+        };
+        let forward = FlowValue {
+            source: client,
+            destination: backend,
+            flags: flags[0] | FlowValue::FORWARD,
+            last_seen: NOW - ages[0] * SECOND,
+            ..value
+        };
+        let back_key = FlowKey {
+            source: backend,
+            destination: client,
+            direction: FlowKey::TO_POD,
+            ..key
+        };
+        let back = FlowValue {
+            source: service,
+            destination: client,
+            flags: flags[1],
+            last_seen: NOW - ages[1] * SECOND,
+            ..value
+        };
+        [(forward_key, forward), (back_key, back)]
+    }
+
+    /// Whether the pair expires; both entries must agree.
+    fn expires(protocol: u8, ages: [u64; 2], flags: [u32; 2]) -> bool {
+        let [(forward_key, forward), (back_key, back)] = pair(protocol, ages, flags);
+        assert_eq!(opposite(&forward_key, &forward), back_key);
+        assert_eq!(opposite(&back_key, &back), forward_key);
+        let one = is_expired(&forward_key, &forward, Some(&back), NOW);
+        let other = is_expired(&back_key, &back, Some(&forward), NOW);
+        assert_eq!(one, other);
+        one
+    }
+
+    #[test]
+    fn each_state_of_a_flow_has_its_time() {
+        const EST: u32 = FlowValue::ESTABLISHED;
+        const FIN: u32 = EST | FlowValue::FIN;
+        for (protocol, flags, seconds) in [
+            (TCP, [0, 0], 60),
+            (TCP, [EST, EST], 24 * 3600),
+            (TCP, [FIN, EST], 3600),
+            (TCP, [FIN, FIN], 10),
+            (TCP, [EST, FlowValue::RESET], 10),
+            (UDP, [0, EST], 30),
+            (UDP, [EST, EST], 180),
+        ] {
+            assert!(
+                !expires(protocol, [seconds - 1; 2], flags),
+                "{protocol} {flags:?}"
+            );
+            assert!(
+                expires(protocol, [seconds; 2], flags),
+                "{protocol} {flags:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_side_that_was_used_last_keeps_both() {
+        assert!(!expires(UDP, [31, 29], [0, 0]));
+        assert!(!expires(UDP, [29, 31], [0, 0]));
+    }
+
+    #[test]
+    fn an_entry_whose_other_one_belongs_to_another_flow_stands_alone() {
+        let [(key, value), (_, back)] = pair(UDP, [31, 0], [0, 0]);
+        let of_another = FlowValue {
+            destination_port: Port::new(81),
+            ..back
+        };
+        assert!(is_expired(&key, &value, Some(&of_another), NOW));
+        assert!(is_expired(&key, &value, None, NOW));
+        assert!(!is_expired(&key, &value, Some(&back), NOW));
+    }
+
+    #[test]
+    fn both_entries_of_a_hairpin_flow_are_from_the_pod() {
+        let [(key, value), _] = pair(TCP, [0, 0], [FlowValue::HAIRPIN, 0]);
+        assert_eq!(opposite(&key, &value).direction, FlowKey::FROM_POD);
+    }
+}

@@ -1,0 +1,216 @@
+use std::{fs, os::fd::AsFd as _, path::PathBuf};
+
+use signpost::dataplane::{
+    Dataplane as _,
+    ebpf::{
+        attach::Hook,
+        program::Program,
+        sys,
+        tables::{Frontends, Names, Slots},
+        view::View,
+    },
+};
+use signpost_common::layout::{LAYOUT_VERSION, map};
+use signpost_tests::lab::links::remove;
+
+use super::*;
+
+/// What a pinned link is attached to and runs, `None` where nothing is pinned.
+fn link(instance: &Instance, ifindex: u32, program: Program) -> Option<sys::LinkInfo> {
+    let path = folder(instance).join(format!("links/{ifindex}_{}", program.name()));
+    let link = sys::open_pinned(&path).ok()?;
+    Some(sys::link_info(link.as_fd()).unwrap())
+}
+
+fn folder(instance: &Instance) -> PathBuf {
+    instance.root().join(format!("v{LAYOUT_VERSION}"))
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn links_stay_when_the_agent_ends_and_run_the_programs_of_the_next_one() {
+    let (node, pod) = (namespace(), namespace());
+    connect(&node, &pod);
+    node.run(|| {
+        let instance = Instance::new();
+        let veth0 = index("veth0");
+        let mut dataplane = instance.open();
+        dataplane.apply(&one_service()).unwrap();
+        dataplane.attach(veth0, "veth0").unwrap();
+        let before = Program::ALL.map(|p| link(&instance, veth0, p).unwrap());
+        assert_eq!(before.map(|info| info.ifindex), [veth0; 2]);
+        drop(dataplane);
+        assert_eq!(
+            Program::ALL.map(|p| link(&instance, veth0, p).unwrap()),
+            before
+        );
+
+        let mut dataplane = instance.open();
+        assert_eq!(dataplane.attached().keys().collect::<Vec<_>>(), [&veth0]);
+        let after = Program::ALL.map(|p| link(&instance, veth0, p).unwrap());
+        for (before, after) in before.into_iter().zip(after) {
+            assert_eq!(after.ifindex, veth0);
+            assert_ne!(after.program, before.program, "the program was replaced");
+        }
+        dataplane.attach(veth0, "veth0").unwrap();
+        dataplane.detach(veth0).unwrap();
+        assert_eq!(Program::ALL.map(|p| link(&instance, veth0, p)), [None; 2]);
+    })
+    .unwrap();
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_restart_with_the_same_state_writes_nothing() {
+    let instance = Instance::new();
+    let mut dataplane = instance.open();
+    let report = dataplane.apply(&one_service()).unwrap();
+    assert!(
+        report.written > 8 && report.refused.is_empty(),
+        "{report:?}"
+    );
+    drop(dataplane);
+    let mut dataplane = instance.open();
+    let report = dataplane.apply(&one_service()).unwrap();
+    assert_eq!((report.written, report.deleted), (0, 0));
+
+    let view = View::open(instance.root()).unwrap();
+    assert_eq!(view.all::<Frontends>().unwrap().len(), 1);
+    assert_eq!(view.all::<Slots>().unwrap().len(), 2);
+    assert_eq!(view.all::<Names>().unwrap().len(), 1);
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn two_agents_do_not_share_an_instance() {
+    let instance = Instance::new();
+    let _first = instance.open();
+    let error = EbpfDataplane::open(instance.config()).unwrap_err();
+    assert!(error.to_string().contains("another agent uses"), "{error}");
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn what_operators_read_cannot_be_changed_through_it() {
+    let instance = Instance::new();
+    drop(instance.open());
+    let path = folder(&instance).join("maps").join(map::CLOCKS);
+    let clocks = sys::open_pinned_for_reading(&path).unwrap();
+    assert_eq!(
+        sys::lookup::<u32, u64>(clocks.as_fd(), &0).unwrap(),
+        Some(0)
+    );
+    let error = sys::update(clocks.as_fd(), &0_u32, &1_u64).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn links_of_interfaces_that_are_gone_are_cleared() {
+    let (node, pod) = (namespace(), namespace());
+    connect(&node, &pod);
+    let instance = Instance::new();
+    let veth0 = node
+        .run(|| {
+            let mut dataplane = instance.open();
+            let veth0 = index("veth0");
+            dataplane.attach(veth0, "veth0").unwrap();
+            veth0
+        })
+        .unwrap();
+    remove(&node, "veth0").unwrap();
+    assert_eq!(
+        link(&instance, veth0, Program::FromPod).map(|info| info.ifindex),
+        Some(0)
+    );
+    node.run(|| {
+        let mut dataplane = instance.open();
+        assert!(dataplane.attached().is_empty());
+        assert_eq!(link(&instance, veth0, Program::FromPod), None);
+        let error = dataplane.attach(veth0, "veth0").unwrap_err();
+        assert!(
+            format!("{error:#}").contains("cannot attach to interface veth0"),
+            "{error:#}"
+        );
+    })
+    .unwrap();
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn links_of_another_layout_go_on_until_the_new_maps_are_filled() {
+    let (node, pod) = (namespace(), namespace());
+    connect(&node, &pod);
+    node.run(|| {
+        let instance = Instance::new();
+        let veth0 = index("veth0");
+        let mut old = instance.open();
+        old.apply(&one_service()).unwrap();
+        old.attach(veth0, "veth0").unwrap();
+        let before = link(&instance, veth0, Program::FromPod).unwrap();
+        drop(old);
+        let elsewhere = instance.root().join("v0");
+        fs::rename(folder(&instance), &elsewhere).unwrap();
+
+        let mut new = instance.open();
+        new.attach(veth0, "veth0").unwrap();
+        assert_eq!(
+            link(&instance, veth0, Program::FromPod),
+            None,
+            "the maps are empty"
+        );
+        new.apply(&one_service()).unwrap();
+        let after = link(&instance, veth0, Program::FromPod).unwrap();
+        assert_eq!(after.ifindex, veth0);
+        assert_ne!(after.program, before.program);
+        assert!(!elsewhere.exists());
+    })
+    .unwrap();
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_pinned_map_that_is_not_as_it_must_be_is_replaced() {
+    let instance = Instance::new();
+    drop(instance.open());
+    let path = folder(&instance).join("maps").join(map::SLOTS);
+    fs::remove_file(&path).unwrap();
+    let other = sys::MapInfo {
+        kind: sys::MapKind::Hash as u32,
+        key: 4,
+        value: 4,
+        size: 8,
+        flags: 0,
+    };
+    let map = sys::create_map("slots", other).unwrap();
+    sys::pin(map.as_fd(), &path).unwrap();
+    let mut dataplane = instance.open();
+    let report = dataplane.apply(&one_service()).unwrap();
+    assert_eq!(report.refused, []);
+    let slots = View::open(instance.root()).unwrap().all::<Slots>().unwrap();
+    assert_eq!(slots.len(), 2);
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn without_tcx_a_filter_is_attached_that_the_next_agent_finds_again() {
+    let (node, pod) = (namespace(), namespace());
+    connect(&node, &pod);
+    node.run(|| {
+        let instance = Instance::new();
+        let veth0 = index("veth0");
+        let mut first = instance.open_with(Hook::Clsact);
+        first.attach(veth0, "veth0").unwrap();
+        drop(first);
+        let mut second = instance.open_with(Hook::Clsact);
+        second.attach(veth0, "veth0").unwrap();
+        second.detach(veth0).unwrap();
+        assert!(second.attached().is_empty());
+        let error = second.attach(veth0, "veth1").unwrap_err();
+        assert!(
+            format!("{error:#}").contains("another one by now"),
+            "{error:#}"
+        );
+    })
+    .unwrap();
+}

@@ -1,0 +1,108 @@
+use std::os::fd::AsFd as _;
+
+use signpost::dataplane::{
+    Dataplane as _,
+    ebpf::{sys, tables::Flows, view::View},
+};
+use signpost_common::{
+    Address, Port,
+    flow::{FlowKey, FlowValue},
+    layout::{LAYOUT_VERSION, map},
+};
+
+use super::*;
+
+/// Both entries of a UDP flow that was used at these times.
+fn flow(number: u8, forward: u64, back: u64) -> [(FlowKey, FlowValue); 2] {
+    let [client, service, backend] =
+        [[10, 1, 0, 9], [10, 96, 0, 1], [10, 1, 0, 1]].map(Address::v4);
+    let [from, to, at] = [4000 + u16::from(number), 53, 1053].map(Port::new);
+    let forward_key = FlowKey {
+        source: client,
+        destination: service,
+        source_port: from,
+        destination_port: to,
+        protocol: 17,
+        direction: FlowKey::FROM_POD,
+        pad: 0,
+    };
+    let back_key = FlowKey {
+        source: backend,
+        destination: client,
+        source_port: at,
+        destination_port: from,
+        direction: FlowKey::TO_POD,
+        ..forward_key
+    };
+    let forward = FlowValue {
+        source: client,
+        destination: backend,
+        source_port: from,
+        destination_port: at,
+        flags: FlowValue::FORWARD,
+        last_seen: forward,
+        ..FlowValue::ZERO
+    };
+    let back = FlowValue {
+        source: service,
+        destination: client,
+        source_port: to,
+        destination_port: from,
+        last_seen: back,
+        ..FlowValue::ZERO
+    };
+    [(forward_key, forward), (back_key, back)]
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn idle_flows_go_and_a_flow_stays_as_long_as_either_side_uses_it() {
+    let instance = Instance::new();
+    let mut dataplane = instance.open();
+    let path = instance
+        .root()
+        .join(format!("v{LAYOUT_VERSION}/maps/{}", map::FLOWS));
+    let flows = sys::open_pinned(&path).unwrap();
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).unwrap();
+    let now = Duration::from(now);
+    let long_ago = now
+        .checked_sub(Duration::from_secs(31))
+        .expect("the machine is up for a while");
+    let [now, long_ago] = [now, long_ago].map(|at| at.as_nanos() as u64);
+    let elements: Vec<_> = [
+        flow(1, long_ago, long_ago),
+        flow(2, long_ago, now),
+        flow(3, now, now),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    for (key, value) in &elements {
+        sys::update(flows.as_fd(), key, value).unwrap();
+    }
+    let report = dataplane.sweep().unwrap();
+    assert_eq!(report.deleted, 2);
+    let view = View::open(instance.root()).unwrap();
+    let mut left: Vec<_> = view
+        .all::<Flows>()
+        .unwrap()
+        .into_iter()
+        .map(|(key, _)| {
+            (
+                key.direction,
+                key.source_port.get().max(key.destination_port.get()),
+            )
+        })
+        .collect();
+    left.sort_unstable();
+    assert_eq!(left, [(0, 4002), (0, 4003), (1, 4002), (1, 4003)]);
+    let pressure = dataplane.pressure();
+    assert_eq!(
+        pressure
+            .iter()
+            .find(|p| p.map == map::FLOWS)
+            .unwrap()
+            .elements,
+        4
+    );
+}
