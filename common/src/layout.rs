@@ -74,3 +74,82 @@ pub mod size {
     /// Longer answers.
     pub const ANSWERS_LARGE: u32 = 16_384;
 }
+
+#[cfg(test)]
+mod tests {
+    use core::mem::offset_of;
+    use std::fmt::Write as _;
+
+    use super::*;
+    use crate::{
+        Address, Cause,
+        dns::{AnswerHead, Config, LargeAnswer, NameValue, SmallAnswer},
+        flow::{FlowKey, FlowValue, FragmentKey, FragmentValue},
+        name::{HashKeys, NameKey},
+        service::{
+            AddressValue, FrontendKey, FrontendValue, MemberKey, MemberValue, ServiceValue,
+            SlotKey, SlotValue,
+        },
+    };
+
+    macro_rules! describe {
+        ($text:ident, $($type:ident { $($field:ident),* })+) => { $(
+            write!($text, "{} {}:", stringify!($type), size_of::<$type>()).unwrap();
+            $(write!($text, " {} {}", stringify!($field), offset_of!($type, $field)).unwrap();)*
+            $text.push('\n');
+        )+ };
+    }
+
+    /// FNV-1a: the same on every machine and in every release.
+    fn fnv(text: &str) -> u64 {
+        text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+        })
+    }
+
+    #[test]
+    fn another_layout_has_another_version() {
+        let mut text = String::new();
+        describe! { text,
+            Address {}
+            AddressValue { flags }
+            FrontendKey { address, port, protocol, pad }
+            FrontendValue { check, service, generation, cluster, local, flags, affinity_timeout }
+            SlotKey { service, generation, index }
+            SlotValue { service, generation, address, port, flags }
+            MemberKey { service, address, port, pad }
+            MemberValue { flags }
+            ServiceValue { namespace, name, port_name, protocol, family, pad, generation }
+            FlowKey { source, destination, source_port, destination_port, protocol, direction, pad }
+            FlowValue { check, service, source, destination, source_port, destination_port, flags, last_seen }
+            FragmentKey { source, destination, identification, protocol, direction, pad }
+            FragmentValue { source, destination, last_seen, flags, pad }
+            NameKey { first, second, length, labels, qtype, pad }
+            NameValue { check, flags, large, user }
+            AnswerHead { check, count, length, stride, pad, sum }
+            SmallAnswer { head, records }
+            LargeAnswer { head, records }
+            HashKeys { words }
+            Config { flags, negative_grace, zone, services, soa, hash }
+        }
+        let sizes = [
+            size::ADDRESSES,
+            size::FRONTENDS,
+            size::SLOTS,
+            size::MEMBERS,
+            size::SERVICES,
+            size::FLOWS,
+            size::FRAGMENTS,
+            size::NAMES,
+            size::ANSWERS_SMALL,
+            size::ANSWERS_LARGE,
+            Cause::COUNT,
+        ];
+        write!(text, "{sizes:?}").unwrap();
+        assert_eq!(
+            (LAYOUT_VERSION, fnv(&text)),
+            (1, 0xcdfd_cf85_c32f_8602),
+            "count LAYOUT_VERSION up and write both down here: pinned maps have another layout than\n{text}"
+        );
+    }
+}

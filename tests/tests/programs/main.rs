@@ -14,3 +14,4 @@ mod times;
 mod translation;
 mod untouched;
 mod world;
+mod zone;

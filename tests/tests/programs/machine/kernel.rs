@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap as Wanted,
     hash::Hash,
+    path::Path,
     sync::{Mutex, MutexGuard, OnceLock},
     time::Duration,
 };
@@ -12,7 +13,7 @@ use aya::{
     maps::{Array, HashMap, MapData, PerCpuArray},
     programs::{SchedClassifier, TestRun as _, TestRunOptions},
 };
-use signpost::dataplane::ebpf::program::OBJECT;
+use signpost::dataplane::ebpf::{pins, program::OBJECT, tables};
 use signpost_common::{
     Cause,
     dns::Config,
@@ -41,15 +42,25 @@ pub(crate) struct Kernel {
 pub(crate) fn kernel() -> MutexGuard<'static, Kernel> {
     static KERNEL: OnceLock<Mutex<Kernel>> = OnceLock::new();
     KERNEL
-        .get_or_init(|| Mutex::new(Kernel::load()))
+        .get_or_init(|| Mutex::new(Kernel::load(EbpfLoader::new())))
         .lock()
         // A test that failed leaves nothing behind that the next one does not write anew.
         .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 impl Kernel {
-    fn load() -> Self {
-        let mut object = EbpfLoader::new()
+    /// The programs over the maps that are pinned by an agent.
+    pub(crate) fn over(pin_root: &Path) -> Self {
+        let maps = pins::maps_folder(&pins::folder(pin_root));
+        let mut loader = EbpfLoader::new();
+        for (name, _) in tables::pinned() {
+            loader.map_pin_path(name, maps.join(name));
+        }
+        Self::load(loader)
+    }
+
+    fn load(mut loader: EbpfLoader<'_>) -> Self {
+        let mut object = loader
             .load(OBJECT)
             .expect("the object loads; this needs root");
         for program in [Program::FromPod, Program::ToPod] {
