@@ -73,7 +73,7 @@ deploy() {
 		        ports:
 		        - {containerPort: 53, name: dns, protocol: UDP}
 		        - {containerPort: 53, name: dns-tcp, protocol: TCP}
-		        readinessProbe: {httpGet: {path: /readyz, port: 8181}, periodSeconds: 1}
+		        readinessProbe: {httpGet: {path: /ready, port: 8181}, periodSeconds: 1}
 		        securityContext:
 		          allowPrivilegeEscalation: false
 		          capabilities: {add: [NET_BIND_SERVICE], drop: [ALL]}

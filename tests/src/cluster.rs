@@ -22,7 +22,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::lab::{Cni, Lab, Pod, WORLD, programs};
+use crate::lab::{Cni, Lab, Pod, WORLD, programs, upstream::Upstream};
 use control_plane::{API_PORT, ControlPlane, kubeconfig};
 use kubelet::{Kubelet, sandbox::Settings};
 use node::ClusterNode;
@@ -38,6 +38,7 @@ pub struct Cluster {
     control_plane: ControlPlane,
     nodes: Vec<ClusterNode>,
     kubeconfig: PathBuf,
+    upstream: Upstream,
     lab: Lab,
 }
 
@@ -86,6 +87,7 @@ impl Cluster {
             control_plane,
             nodes,
             kubeconfig: admin,
+            upstream: Upstream::start(&lab)?,
             lab,
         };
         for node in &it.nodes {
@@ -156,6 +158,11 @@ impl Cluster {
     /// The administrator's kubeconfig. It works from anywhere on this machine.
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
+    }
+
+    /// The name server in the world beyond the cluster, which the nodes know.
+    pub const fn upstream(&self) -> &Upstream {
+        &self.upstream
     }
 
     /// The kubectl of the control plane's version.

@@ -41,17 +41,17 @@ pub(crate) fn run(task: &Task) -> anyhow::Result<ExitCode> {
         );
         setup::for_build()?;
         setup::bpffs()?;
+        println!("building signpost and the laboratory");
+        project::run(project::cargo().args([
+            "build",
+            "--quiet",
+            "--package",
+            "signpost",
+            "--package",
+            "signpost-tests",
+            "--bins",
+        ]))?;
     }
-    println!("building signpost and the laboratory");
-    project::run(project::cargo().args([
-        "build",
-        "--quiet",
-        "--package",
-        "signpost",
-        "--package",
-        "signpost-tests",
-        "--bins",
-    ]))?;
     let mut cluster = project::as_root(
         project::target().join("debug/cluster"),
         "to make network namespaces and load BPF programs for the cluster",

@@ -2,14 +2,13 @@
 
 use std::{
     collections::BTreeSet,
-    thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use signpost_tests::{
     cluster::Cluster,
-    lab::{Pod, programs},
+    lab::{Pod, programs, wait::until},
 };
 
 /// How long the cluster may take to follow. What is measured is printed, and decides nothing: the machine is shared.
@@ -89,18 +88,9 @@ impl Story {
 }
 
 /// Waits until something holds, and prints how long it took.
-pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> Result<()>) -> Result<()> {
+pub(crate) fn eventually(what: &str, holds: impl FnMut() -> Result<()>) -> Result<()> {
     let start = Instant::now();
-    loop {
-        match holds() {
-            Ok(()) => {
-                println!("{what}: {} ms", start.elapsed().as_millis());
-                return Ok(());
-            }
-            Err(error) if start.elapsed() > PATIENCE => {
-                return Err(error.context(format!("{what}: not within {PATIENCE:?}")));
-            }
-            Err(_) => thread::sleep(Duration::from_millis(20)),
-        }
-    }
+    until(what, PATIENCE, holds)?;
+    println!("{what}: {} ms", start.elapsed().as_millis());
+    Ok(())
 }
