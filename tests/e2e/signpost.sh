@@ -32,6 +32,7 @@ start_node() { # NODE NETNS
 stop_node() { # NODE
 	stop "signpost-$1"
 	rm -rf "${PINS:?}/$1"
+	rmdir --ignore-fail-on-non-empty "$PINS" 2>/dev/null || true
 }
 
 deploy() {

@@ -146,7 +146,7 @@ fn script(spec: &PodSpec, container: &Container, place: &Place) -> Result<String
         "bind() {
     mkdir -p \"$2\" 2>/dev/null || { mount -t tmpfs tmpfs \"${2%/*}\" && mkdir -p \"$2\"; }
     mount --bind \"$1\" \"$2\"
-    [ \"$3\" = rw ] || mount -o \"remount,bind,ro\" \"$2\"
+    mount -o \"remount,bind,$3\" \"$2\"
 }
 mount -o remount,bind,ro /
 mount -t tmpfs tmpfs /run
