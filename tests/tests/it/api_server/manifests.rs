@@ -3,6 +3,8 @@
 use anyhow::Result;
 use signpost_tests::cluster::Cluster;
 
+use super::story::apply_example;
+
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn the_api_server_accepts_every_manifest_and_gives_the_agent_no_more_rights_than_it_needs()
@@ -49,7 +51,5 @@ fn the_api_server_accepts_every_manifest_and_gives_the_agent_no_more_rights_than
         assert!(!may("signpost-agent", what), "{what}");
     }
 
-    let example = cluster.kubectl("apply --filename=examples/enterprise")?;
-    assert!(example.contains("service/ent created"), "{example}");
-    Ok(())
+    apply_example(&cluster)
 }

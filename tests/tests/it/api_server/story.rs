@@ -26,7 +26,7 @@ impl Story {
     pub(crate) fn begin() -> Result<Self> {
         let cluster = Cluster::up(&["zone-a", "zone-b"])?;
         cluster.install()?;
-        cluster.kubectl("apply --filename=examples/enterprise")?;
+        apply_example(&cluster)?;
         for what in [
             "--namespace=dev deployment/enterprise --for=condition=Available",
             "--namespace=prod deployment/enterprise --for=condition=Available",
@@ -85,6 +85,15 @@ impl Story {
         );
         Ok(())
     }
+}
+
+/// Applies the example. A Pod may be refused at first: the controllers give a new namespace its service account a moment
+/// later.
+pub(crate) fn apply_example(cluster: &Cluster) -> Result<()> {
+    eventually("the example is accepted", || {
+        cluster.kubectl("apply --filename=examples/enterprise")?;
+        Ok(())
+    })
 }
 
 /// Waits until something holds, and prints how long it took.
