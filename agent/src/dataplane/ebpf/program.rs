@@ -12,7 +12,8 @@ use signpost_common::layout::program;
 use super::{pins::Pins, sys::Side, tables};
 
 /// The BPF object; empty where the build was told to skip it.
-pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/signpost-programs"));
+pub static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/signpost-programs"));
 
 /// A program of a pod's host-side interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
