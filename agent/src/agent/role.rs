@@ -32,8 +32,9 @@ use crate::{
     interfaces::{self, Interface},
     model::Event,
     source::{
+        self,
         files::{self, FilesOptions},
-        kube::{self, KubeOptions},
+        kube::KubeOptions,
     },
     zone::{Name, ZoneConfig},
 };
@@ -212,7 +213,7 @@ async fn source(
                 server: config.api_server,
                 node,
             };
-            kube::run(options, events, in_sync).await
+            source::kube::run(options, events, in_sync).await
         }
     }
 }

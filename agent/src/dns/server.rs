@@ -24,9 +24,10 @@ use crate::{
     feed::{self, Hello},
     model::Event,
     source::{
+        self,
         agent::{self, News},
         files::{self, FilesOptions},
-        kube::{self, KubeOptions},
+        kube::KubeOptions,
     },
     zone::ZoneConfig,
 };
@@ -233,7 +234,7 @@ async fn source(
                 server: args.api_server,
                 node: None,
             };
-            kube::run(options, events, in_sync).await
+            source::kube::run(options, events, in_sync).await
         }
         Source::Files(folder) => {
             let options = FilesOptions {

@@ -472,7 +472,7 @@ fn a_namespace_that_goes_takes_its_names_along_and_brings_them_back() {
 }
 
 #[test]
-fn ten_thousand_services_are_no_work_where_one_changed() {
+fn of_ten_thousand_services_only_the_one_that_changed_is_told_of() {
     let mut registry = Registry::default();
     registry.apply(Event::Apply(
         Object::Namespace(ObjectName::new("", "dev")),
@@ -502,21 +502,14 @@ fn ten_thousand_services_are_no_work_where_one_changed() {
     }
     let mut zone = Zone::new(config());
     let changes = registry.take_changes();
-    let begun = std::time::Instant::now();
     zone.update(&registry, &changes, 1);
-    let whole = begun.elapsed();
     assert!(zone.entries().len() > 10_000);
     registry.apply(Event::Delete(
         crate::model::Kind::Service,
         ObjectName::new("dev", "s77"),
     ));
     let changes = registry.take_changes();
-    let begun = std::time::Instant::now();
-    assert_eq!(zone.update(&registry, &changes, 2).len(), 1);
-    // A noisy machine makes this vague: the point is that it is nowhere near the whole.
-    assert!(
-        begun.elapsed() < whole / 20,
-        "{:?} {whole:?}",
-        begun.elapsed()
-    );
+    assert_eq!(changes.services.len(), 1);
+    let gone = Name::from_text("s77.dev.svc.cluster.local").unwrap();
+    assert_eq!(zone.update(&registry, &changes, 2), [(gone, None)].into());
 }
