@@ -1,9 +1,9 @@
 //! What the programs do with a packet, generic over where the packet and the tables are.
 //!
-//! In the kernel they are an skb and BPF maps ([`kernel`]); on the host a byte vector and hash maps ([`host`]), so that
+//! In the kernel they are an skb and BPF maps (`kernel`); on the host a byte vector and hash maps ([`host`]), so that
 //! the same logic is unit-tested without root and answers `signpost dns query` from the pinned maps.
 //!
-//! Bird's eye: [`from_pod`] and [`to_pod`] parse the headers once ([`headers`]), look the packet up ([`tables`]), and
+//! Bird's eye: [`from_pod()`] and [`to_pod()`] parse the headers once ([`headers`]), look the packet up ([`tables`]), and
 //! rewrite it ([`rewrite`]). Anything odd is a [`Cause`](signpost_common::Cause) and is left alone.
 #![cfg_attr(target_arch = "bpf", no_std, feature(asm_experimental_arch))]
 

@@ -34,7 +34,6 @@ use crate::{
     source::{
         self,
         files::{self, FilesOptions},
-        kube::KubeOptions,
     },
     zone::{Name, ZoneConfig},
 };
@@ -208,7 +207,7 @@ async fn source(
             files::run(options, events, in_sync).await
         }
         Source::Kube => {
-            let options = KubeOptions {
+            let options = source::kube::KubeOptions {
                 kubeconfig: config.kubeconfig,
                 server: config.api_server,
                 node,

@@ -27,7 +27,6 @@ use crate::{
         self,
         agent::{self, News},
         files::{self, FilesOptions},
-        kube::KubeOptions,
     },
     zone::ZoneConfig,
 };
@@ -229,7 +228,7 @@ async fn source(
             Ok(())
         }
         Source::Kube => {
-            let options = KubeOptions {
+            let options = source::kube::KubeOptions {
                 kubeconfig: args.kubeconfig,
                 server: args.api_server,
                 node: None,

@@ -77,7 +77,7 @@ pub fn write<P: Packet, T: Tables, const N: usize>(
 /// Gives the packet the answer's length. Returns where the records begin.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 #[inline(always)]
 pub fn make_room<P: Packet>(
     packet: &mut P,
