@@ -97,6 +97,9 @@ impl Builder {
         std::fs::create_dir(workplace.folder.join("manifests"))?;
         let wire = Namespace::new(Spec::default())?;
         make_wire(&wire)?;
+        if !self.offload {
+            offload::switch_off(&wire, "wire")?;
+        }
         let shared = Arc::new(Shared {
             workplace,
             wire: Arc::new(wire),

@@ -23,15 +23,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     setup::for_build()?;
     setup::bpffs()?;
     println!("building signpost and the laboratory");
-    project::run(project::cargo().args([
-        "build",
-        "--quiet",
-        "--package",
-        "signpost",
-        "--package",
-        "signpost-tests",
-        "--bins",
-    ]))?;
+    project::run(project::cargo().args(["build", "--quiet", "--workspace", "--bins"]))?;
     let program = project::target().join("debug/demo");
     let mut demo = project::as_root(
         program,

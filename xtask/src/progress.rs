@@ -11,11 +11,16 @@ pub(crate) struct Spinner(ProgressBar);
 impl Spinner {
     /// Starts to spin beside the text.
     pub(crate) fn new(text: impl Into<Cow<'static, str>>) -> Self {
+        let text = text.into();
         let bar = ProgressBar::new_spinner();
+        if bar.is_hidden() {
+            // No terminal: a log shall say what goes on as well.
+            println!("{text}");
+        }
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
             bar.set_style(style);
         }
-        bar.set_message(text.into());
+        bar.set_message(text);
         bar.enable_steady_tick(Duration::from_millis(120));
         Self(bar)
     }

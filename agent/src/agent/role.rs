@@ -79,6 +79,8 @@ pub fn run(config: &AgentConfig) -> anyhow::Result<()> {
 async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let health = Arc::new(Health::default());
+    // The loop's own guards come later than the first probe may.
+    let dataplane_open = health.guard("programs and maps loaded");
     let probes = listen(config.health_address, "--health-address").await?;
     let scrapes = listen(config.metrics_address, "--metrics-address").await?;
     let metrics = Arc::new(Metrics::new(Some(Box::new(Pinned(
@@ -131,6 +133,7 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
             folder: config.instance.state_folder.clone(),
         }),
     );
+    dataplane_open.done();
     let inputs = Inputs {
         events,
         interfaces,

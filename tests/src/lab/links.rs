@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use anyhow::Context as _;
 use futures::TryStreamExt as _;
 use netlink_packet_route::{
+    address::{AddressAttribute, AddressFlags},
     link::{InfoData, InfoVeth, LinkAttribute, LinkMessage},
     route::RouteScope,
 };
@@ -121,9 +122,13 @@ pub fn add_addresses(
     namespace.netlink(async |netlink| {
         let index = index(&netlink, name).await?;
         for (address, length) in addresses {
-            netlink
-                .address()
-                .add(index, *address, *length)
+            let mut request = netlink.address().add(index, *address, *length);
+            if address.is_ipv6() {
+                // Else it cannot be used before the kernel has looked for duplicates, which it does later.
+                let flags = AddressAttribute::Flags(AddressFlags::Nodad);
+                request.message_mut().attributes.push(flags);
+            }
+            request
                 .execute()
                 .await
                 .with_context(|| format!("cannot add {address}/{length} to {name}"))?;

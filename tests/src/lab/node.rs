@@ -222,6 +222,9 @@ impl Node {
         }
         if self.0.cni == Cni::Bridged {
             links::bridge(namespace, BRIDGE)?;
+            if !shared.offload {
+                offload::switch_off(namespace, BRIDGE)?;
+            }
             let [v4, v6] = self.gateways();
             add_addresses(namespace, BRIDGE, &[(v4, 24), (v6, 64)])?;
         }

@@ -53,14 +53,10 @@ fn build(path: &std::path::Path) -> anyhow::Result<()> {
         return Ok(());
     };
     let mut command = Command::new(cargo);
-    command.current_dir(env!("CARGO_MANIFEST_DIR")).args([
-        "build",
-        "--quiet",
-        "--package",
-        "signpost",
-        "--bin",
-        "signpost",
-    ]);
+    command
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        // The whole workspace, so that dependencies have the same features as they had for us.
+        .args(["build", "--quiet", "--workspace", "--bin", "signpost"]);
     if path
         .parent()
         .is_some_and(|folder| folder.ends_with("release"))

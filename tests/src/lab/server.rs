@@ -25,6 +25,7 @@ pub fn serve_as(pod: &Pod, name: &str, ports: &[u16]) -> anyhow::Result<()> {
     let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
     let mut server = pod.command(programs::lab_pod()?)?;
     server.args(["serve", "--name", name, "--ports", &ports.join(",")]);
+    server.args(["--addresses", &format!("{},{}", pod.v4(), pod.v6())]);
     pod.start(&mut server)?;
     let deadline = Instant::now() + Duration::from_secs(5);
     let listens = format!("{name} listens");

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use signpost_tests::lab::{
     LoadRun,
     client::{Conversation, Datagrams},
-    wait,
+    programs, wait,
 };
 
 use crate::small::{CNIS, PATIENCE, PROGRAMMED, Small, answering, get};
@@ -109,11 +109,17 @@ fn an_agent_that_is_killed_and_comes_back_loses_nothing() -> anyhow::Result<()> 
     for name in ["a", "b", "c"] {
         small.server("web", "one", name)?;
     }
+    small.dns_service()?;
     let vip = small.service("web")?;
     answering(&client, vip)?;
+    let name = "web.default.svc.cluster.local";
+    wait::until("the name", PROGRAMMED, || {
+        let mut resolve = client.command(programs::lab_pod()?)?;
+        resolve.args(["resolve", name]).text()
+    })?;
     let mut kept = client.run(|| Conversation::start(vip.v6, PATIENCE))??;
     let first = kept.say("before")?;
-    let load = LoadRun::start(&client, "web.default.svc.cluster.local:80", Some(vip.v4))?;
+    let load = LoadRun::start(&client, &format!("{name}:80"), Some(vip.v4))?;
     std::thread::sleep(Duration::from_secs(1));
     for _ in 0..3 {
         small.agents[0].kill();

@@ -3,9 +3,9 @@
 use std::{net::SocketAddr, time::Duration};
 
 use signpost_tests::lab::{
-    Cni, Lab,
+    Cni, Lab, Upstream,
     client::{Datagrams, get},
-    serve,
+    programs, serve, upstream,
 };
 
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -68,5 +68,24 @@ fn nothing_is_left_of_a_laboratory() -> anyhow::Result<()> {
     assert!(folder.exists() && cgroup.exists());
     drop((lab, pod));
     assert!(!folder.exists() && !cgroup.exists());
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn the_name_server_of_the_world_remembers_what_it_was_asked() -> anyhow::Result<()> {
+    let lab = Lab::builder()
+        .node("one", Cni::Routed)
+        .nameservers(&[signpost_tests::lab::WORLD[0].parse()?])
+        .start()?;
+    let upstream = Upstream::start(&lab)?;
+    let pod = lab.node("one")?.pod("client")?;
+    let mut resolve = pod.command(programs::lab_pod()?)?;
+    let found = resolve.args(["resolve", "www.example.com"]).text()?;
+    let (v4, v6) = upstream::ADDRESSES;
+    assert_eq!(found, format!("{v4}\n{v6}\n"));
+    let asked = upstream.questions();
+    // A and AAAA for each of the three suffixes, and for the name.
+    assert_eq!(asked.len(), 8, "{asked:?}");
     Ok(())
 }

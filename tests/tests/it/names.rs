@@ -114,7 +114,18 @@ impl Names {
         };
         wait::until("a negative answer of the kernel", PROGRAMMED, || {
             names.resolve("nothing.dev").ok();
-            ensure!(names.agent.counter("dns_nxdomain")? > 0);
+            let counters = names.agent.counters()?;
+            ensure!(counters["dns_nxdomain"] > 0, "{counters:?}");
+            Ok(())
+        })
+        .with_context(|| names.agent.log())?;
+        wait::until("an answer of signpost dns", PROGRAMMED, || {
+            let server = SocketAddr::new(nameserver.parse()?, 53);
+            let name = "dns-version.cluster.local.";
+            let answer = names
+                .jump
+                .run(|| dns::ask(server, name, RecordType::TXT))??;
+            ensure!(answer.answers.len() == 1, "{answer}");
             Ok(())
         })?;
         Ok(names)

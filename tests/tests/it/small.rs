@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context as _;
 use serde_json::{Value, json};
 use signpost_tests::lab::{Agent, Cni, Kubelet, Lab, Pod, client, wait};
 
@@ -62,6 +63,21 @@ impl Small {
             lab,
             services: 0,
         })
+    }
+
+    /// The cluster's DNS Service without a server behind it: what the kernel does not answer is refused.
+    pub(crate) fn dns_service(&mut self) -> anyhow::Result<()> {
+        self.kubelet.write(&json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"namespace": "kube-system", "name": "kube-dns"},
+            "spec": {
+                "clusterIP": "10.96.0.10", "selector": {"k8s-app": "kube-dns"},
+                "ports": [
+                    {"name": "dns", "protocol": "UDP", "port": 53},
+                    {"name": "dns-tcp", "protocol": "TCP", "port": 53},
+                ],
+            },
+        }))
     }
 
     /// A pod on a node that serves nothing.
@@ -157,10 +173,14 @@ pub(crate) fn answering(client: &Pod, vip: Vip) -> anyhow::Result<()> {
 
 /// Asks once over TCP.
 pub(crate) fn get(client: &Pod, address: SocketAddr) -> anyhow::Result<String> {
-    client.run(|| client::get(address, PATIENCE))?
+    client
+        .run(|| client::get(address, PATIENCE))?
+        .with_context(|| format!("{} to {address} over TCP", client.name()))
 }
 
 /// Asks once over UDP.
 pub(crate) fn ask(client: &Pod, address: SocketAddr, payload: &[u8]) -> anyhow::Result<String> {
-    client.run(|| client::Datagrams::to(address, PATIENCE)?.ask(payload))?
+    client
+        .run(|| client::Datagrams::to(address, PATIENCE)?.ask(payload))?
+        .with_context(|| format!("{} to {address} over UDP", client.name()))
 }

@@ -31,6 +31,7 @@ impl Executable {
             .current_dir(&self.folder)
             .env("CARGO_MANIFEST_DIR", &self.folder)
             .env("PATH", project::path())
+            .env("SIGNPOST_BIN", project::target().join("debug/signpost"))
             .stdin(Stdio::null());
         command
     }
@@ -59,12 +60,7 @@ struct Profile {
 
 /// Builds all tests, and the programs that they start.
 pub(super) fn build() -> anyhow::Result<Vec<Executable>> {
-    project::run(
-        project::cargo()
-            .args(["build", "--quiet", "--workspace", "--bins", "--exclude"])
-            // It is built for the kernel, by the agent's build script.
-            .arg("signpost-ebpf"),
-    )?;
+    project::run(project::cargo().args(["build", "--quiet", "--workspace", "--bins"]))?;
     let output = project::cargo()
         .args([
             "test",

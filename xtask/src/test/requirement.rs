@@ -5,10 +5,9 @@ use std::fs;
 use crate::project::which;
 
 /// A word in a test's path, the program that such tests call, and where that comes from.
-const PROGRAMS: [(&str, &str, &str); 4] = [
+const PROGRAMS: [(&str, &str, &str); 3] = [
     ("musl", "musl-gcc", "apt-get install musl-tools"),
     ("dig", "dig", "apt-get install bind9-dnsutils"),
-    ("glibc", "getent", "apt-get install libc-bin"),
     ("api_server", "go", "install Go 1.26 from https://go.dev/dl"),
 ];
 

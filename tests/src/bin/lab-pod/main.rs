@@ -1,6 +1,6 @@
 //! The program behind the pods of the laboratory: servers that say who they are, and clients that count failures.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use clap::{Parser, Subcommand};
 
@@ -24,6 +24,9 @@ enum Role {
         /// Ports to listen on, with both protocols
         #[arg(long, value_delimiter = ',')]
         ports: Vec<u16>,
+        /// Addresses to listen on, so that answers to datagrams leave from the one that was asked
+        #[arg(long, value_delimiter = ',', default_value = "::")]
+        addresses: Vec<IpAddr>,
     },
     /// Print the addresses of a name, as getaddrinfo gives them, one a line
     Resolve {
@@ -52,7 +55,11 @@ enum Role {
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().role {
-        Role::Serve { name, ports } => serve::run(&name, &ports),
+        Role::Serve {
+            name,
+            ports,
+            addresses,
+        } => serve::run(&name, &addresses, &ports),
         Role::Resolve { name } => load::resolve(&name),
         Role::Get { target, times } => load::get(&target, times),
         Role::Load { target, udp } => load::run(&target, udp),

@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
-    net::{TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::Arc,
     thread,
 };
@@ -12,15 +12,18 @@ use anyhow::Context as _;
 /// Longest datagram.
 const LONGEST: usize = 65_507;
 
-/// Listens on both families for good.
-pub(crate) fn run(name: &str, ports: &[u16]) -> anyhow::Result<()> {
+/// Listens on every port of every address for good.
+pub(crate) fn run(name: &str, addresses: &[IpAddr], ports: &[u16]) -> anyhow::Result<()> {
     let name: Arc<str> = name.into();
     let mut threads = Vec::new();
-    for port in ports {
-        let listener = TcpListener::bind(("::", *port))
-            .with_context(|| format!("cannot listen on TCP port {port}"))?;
-        let socket = UdpSocket::bind(("::", *port))
-            .with_context(|| format!("cannot listen on UDP port {port}"))?;
+    let places = addresses
+        .iter()
+        .flat_map(|ip| ports.iter().map(move |port| SocketAddr::new(*ip, *port)));
+    for place in places {
+        let listener =
+            TcpListener::bind(place).with_context(|| format!("cannot listen on TCP {place}"))?;
+        let socket =
+            UdpSocket::bind(place).with_context(|| format!("cannot listen on UDP {place}"))?;
         let of_tcp = Arc::clone(&name);
         threads.push(thread::spawn(move || accept(&listener, &of_tcp)));
         let of_udp = Arc::clone(&name);
