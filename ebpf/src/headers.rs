@@ -1,5 +1,7 @@
 //! The headers that every program reads first.
 
+use core::mem::MaybeUninit;
+
 use bytemuck::{AnyBitPattern, NoUninit};
 use signpost_common::{Address, Cause};
 
@@ -115,6 +117,20 @@ impl Headers {
         later_fragment: false,
         checksum: 0,
     };
+
+    /// All zero, made in its place word by word: for an assignment of that many words the compiler calls a function that
+    /// stores byte by byte.
+    #[inline(always)]
+    pub fn empty(place: &mut MaybeUninit<Self>) -> &mut Self {
+        const WORDS: usize = size_of::<Headers>() / 4;
+        const { assert!(size_of::<Headers>() == WORDS * 4 && align_of::<Headers>() == 4) };
+        for n in 0..WORDS {
+            // SAFETY: inside the place, and aligned.
+            unsafe { place.as_mut_ptr().cast::<u32>().add(n).write_volatile(0) };
+        }
+        // SAFETY: all fields are numbers, addresses and bools, for which zeros are a value.
+        unsafe { place.assume_init_mut() }
+    }
 
     /// Reads the headers. `false` for what is neither IPv4 nor IPv6.
     ///

@@ -3,6 +3,8 @@
 //! The quoted transport checksum is left as it is: a quote need not reach that far (RFC 792: eight bytes), and who
 //! gets the error looks at the addresses and ports only (RFC 5927 §4).
 
+use core::mem::MaybeUninit;
+
 use signpost_common::{
     Address, Cause,
     flow::{FlowKey, FlowValue},
@@ -57,13 +59,14 @@ fn from_pod_here<P: Packet, T: Tables>(
     tables: &T,
     headers: &Headers,
 ) -> Result<Verdict, Cause> {
-    let mut quoted = Headers::EMPTY;
-    let (ports, flow) = read_quote(packet, tables, headers, FlowKey::FROM_POD, &mut quoted)?;
+    let mut place = MaybeUninit::uninit();
+    let quoted = Headers::empty(&mut place);
+    let (ports, flow) = read_quote(packet, tables, headers, FlowKey::FROM_POD, quoted)?;
     if flow.flags & FlowValue::HAIRPIN == 0 {
         return translate(
             packet,
             headers,
-            &quoted,
+            quoted,
             ports,
             flow,
             &headers.source,
@@ -73,7 +76,7 @@ fn from_pod_here<P: Packet, T: Tables>(
     translate(
         packet,
         headers,
-        &quoted,
+        quoted,
         ports,
         flow,
         &flow.source,
@@ -108,8 +111,9 @@ fn to_pod_here<P: Packet, T: Tables>(
     tables: &T,
     headers: &Headers,
 ) -> Result<Verdict, Cause> {
-    let mut quoted = Headers::EMPTY;
-    let (ports, flow) = read_quote(packet, tables, headers, FlowKey::TO_POD, &mut quoted)?;
+    let mut place = MaybeUninit::uninit();
+    let quoted = Headers::empty(&mut place);
+    let (ports, flow) = read_quote(packet, tables, headers, FlowKey::TO_POD, quoted)?;
     let sender = if headers.source.same(&quoted.destination) {
         &flow.source
     } else {
@@ -118,7 +122,7 @@ fn to_pod_here<P: Packet, T: Tables>(
     translate(
         packet,
         headers,
-        &quoted,
+        quoted,
         ports,
         flow,
         sender,

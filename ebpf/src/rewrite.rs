@@ -27,6 +27,19 @@ struct V4Tail {
     addresses: [[u16; 2]; 2],
 }
 
+/// The same with the ports, which follow it: there are no options.
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit, AnyBitPattern)]
+struct V4TailAndPorts {
+    tail: V4Tail,
+    ports: Ports,
+}
+
+/// Length of [`V4Tail`].
+const V4_TAIL: u32 = size_of::<V4Tail>() as u32;
+
+const _: () = assert!(V4_TAIL == 10 && size_of::<V4TailAndPorts>() == 14);
+
 /// Replaces the addresses. What this changes in a transport checksum is returned.
 ///
 /// # Errors
@@ -40,26 +53,14 @@ pub fn addresses(
 ) -> Result<Sum, Cause> {
     let ip = headers.ip();
     if headers.v4 {
-        let [old_source, old_destination] =
-            [headers.source.words()[3], headers.destination.words()[3]];
-        let [source, destination] = [source.words()[3], destination.words()[3]];
-        let difference = Sum::default()
-            .remove32(old_source)
-            .add32(source)
-            .remove32(old_destination)
-            .add32(destination);
-        let tail = V4Tail {
-            checksum: difference.update(headers.checksum),
-            addresses: [bytemuck::cast(source), bytemuck::cast(destination)],
-        };
+        let (difference, tail) = v4_tail(headers, source, destination);
         packet.store(ip + 10, &tail)?;
         Ok(difference)
     } else {
         let difference = Sum::default()
             .replace_address(headers.source.words(), source.words())
             .replace_address(headers.destination.words(), destination.words());
-        packet.store(ip + 8, source)?;
-        packet.store(ip + 24, destination)?;
+        packet.store(ip + 8, &[source.words(), destination.words()])?;
         Ok(difference)
     }
 }
@@ -75,22 +76,51 @@ pub fn segment<P: Packet>(
     old: Ports,
     flow: &FlowValue,
 ) -> Result<(), Cause> {
-    let difference = addresses(packet, headers, &flow.source, &flow.destination)?;
     let udp = headers.protocol == protocol::UDP;
     let checksum = headers.transport + if udp { 6 } else { 16 };
-    packet.update_checksum(checksum, difference, Part::PseudoHeader, udp)?;
     let new = Ports {
         source: flow.source_port,
         destination: flow.destination_port,
     };
-    if old != new {
-        let ports = Sum::default()
-            .remove16(old.source.wire())
-            .add16(new.source.wire())
-            .remove16(old.destination.wire())
-            .add16(new.destination.wire());
-        packet.update_checksum(checksum, ports, Part::Segment, udp)?;
-        packet.store(headers.transport, &new)?;
+    let difference = if headers.v4 {
+        let (difference, tail) = v4_tail(headers, &flow.source, &flow.destination);
+        packet.store(
+            headers.transport - V4_TAIL,
+            &V4TailAndPorts { tail, ports: new },
+        )?;
+        difference
+    } else {
+        let difference = addresses(packet, headers, &flow.source, &flow.destination)?;
+        if old != new {
+            packet.store(headers.transport, &new)?;
+        }
+        difference
+    };
+    packet.update_checksum(checksum, difference, Part::PseudoHeader, udp)?;
+    if old == new {
+        return Ok(());
     }
-    Ok(())
+    let ports = Sum::default()
+        .remove16(old.source.wire())
+        .add16(new.source.wire())
+        .remove16(old.destination.wire())
+        .add16(new.destination.wire());
+    packet.update_checksum(checksum, ports, Part::Segment, udp)
+}
+
+/// The end of an IPv4 header with these addresses, and what that changes in a transport checksum.
+#[inline(always)]
+fn v4_tail(headers: &Headers, source: &Address, destination: &Address) -> (Sum, V4Tail) {
+    let [old_source, old_destination] = [headers.source.words()[3], headers.destination.words()[3]];
+    let [source, destination] = [source.words()[3], destination.words()[3]];
+    let difference = Sum::default()
+        .remove32(old_source)
+        .add32(source)
+        .remove32(old_destination)
+        .add32(destination);
+    let tail = V4Tail {
+        checksum: difference.update(headers.checksum),
+        addresses: [bytemuck::cast(source), bytemuck::cast(destination)],
+    };
+    (difference, tail)
 }

@@ -1,5 +1,7 @@
 //! The program at tc egress of a pod's interface: what a pod gets.
 
+use core::mem::MaybeUninit;
+
 use signpost_common::{Cause, flow::FlowKey};
 
 use crate::{
@@ -12,18 +14,19 @@ use crate::{
 /// Why a packet of a known flow is left to the stack.
 #[inline(always)]
 pub fn to_pod<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Result<Verdict, Cause> {
-    let mut headers = Headers::EMPTY;
+    let mut place = MaybeUninit::uninit();
+    let headers = Headers::empty(&mut place);
     let Ok(true) = headers.read(packet) else {
         return Ok(Verdict::Continue);
     };
     if headers.later_fragment {
-        return match fragment::follow(packet, tables, &headers, FlowKey::TO_POD) {
+        return match fragment::follow(packet, tables, headers, FlowKey::TO_POD) {
             Err(Cause::FragmentUnknown) => Ok(Verdict::Continue),
             done => done,
         };
     }
-    if icmp::is_icmp(&headers) {
-        return match icmp::to_pod(packet, tables, &headers) {
+    if icmp::is_icmp(headers) {
+        return match icmp::to_pod(packet, tables, headers) {
             Err(Cause::IcmpUnknown | Cause::TooShort | Cause::IpOptions) => Ok(Verdict::Continue),
             done => done,
         };
@@ -31,7 +34,7 @@ pub fn to_pod<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Result<Verdic
     if !flow::is_translated(headers.protocol) {
         return Ok(Verdict::Continue);
     }
-    match flow::follow(packet, tables, &headers, FlowKey::TO_POD) {
+    match flow::follow(packet, tables, headers, FlowKey::TO_POD) {
         Err(Cause::TooShort) => Ok(Verdict::Continue),
         done => done,
     }

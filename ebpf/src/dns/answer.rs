@@ -3,19 +3,19 @@
 //! The question stays where it is, so that the asker's letter case is kept (0x20). The records and a fresh OPT record
 //! take the place of what is behind it.
 
+use bytemuck::NoUninit;
 use signpost_common::{
     Cause,
     dns::{AnswerHead, qtype},
 };
 
 use super::{
-    Scratch, WINDOW,
+    Scratch, UdpHeader, WINDOW,
     question::{DNS, DnsHeader, MAX_TAIL, OPT, UDP},
 };
 use crate::{
-    headers::EthernetAddresses,
+    headers::{EthernetAddresses, Ipv4Header, Ipv6Header},
     packet::{ETHERNET, Packet, Part},
-    rewrite::Ports,
     sum::Sum,
     tables::Tables,
 };
@@ -107,6 +107,14 @@ pub fn finish<P: Packet>(
     finish_packet(packet, scratch, message_length(scratch, records))
 }
 
+/// What is written at once: each call of a helper takes as long as some tens of instructions.
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct Head {
+    udp: UdpHeader,
+    dns: DnsHeader,
+}
+
 /// The message and the UDP header around it.
 #[inline(never)]
 fn finish_message<P: Packet>(
@@ -153,27 +161,27 @@ fn finish_message<P: Packet>(
         (count, 0)
     };
     let flags = (old.flags & COPIED_FLAGS.to_be()) | (ANSWER_FLAGS | records.rcode).to_be();
-    packet.store(
-        dns,
-        &DnsHeader {
-            flags,
-            answers,
-            authorities,
-            ..old
-        },
-    )?;
     let segment = behind.remove16(old.flags).add16(flags).add16(count);
 
-    // 3. The UDP header: ports exchanged, length, checksum.
+    // 3. The UDP header: ports exchanged, length; then its checksum.
     let length = ((UDP + message) as u16).to_be();
     packet.store(
         headers.transport,
-        &Ports {
-            source: udp.destination,
-            destination: udp.source,
+        &Head {
+            udp: UdpHeader {
+                source: udp.destination,
+                destination: udp.source,
+                length,
+                checksum: udp.checksum,
+            },
+            dns: DnsHeader {
+                flags,
+                answers,
+                authorities,
+                ..old
+            },
         },
     )?;
-    packet.store(headers.transport + 4, &length)?;
     let longer = Sum::default().remove16(udp.length).add16(length);
     packet.update_checksum(
         headers.transport + 6,
@@ -188,24 +196,32 @@ fn finish_message<P: Packet>(
 #[inline(never)]
 fn finish_packet<P: Packet>(packet: &mut P, scratch: &Scratch, message: u32) -> Result<(), Cause> {
     let headers = &scratch.headers;
-    let length = ((UDP + message) as u16).to_be();
+    let length = (UDP + message) as u16;
     if headers.v4 {
-        let old_length = ((headers.transport_length + 20) as u16).to_be();
-        let length = ((20 + UDP + message) as u16).to_be();
-        let checksum = Sum::default()
-            .remove16(old_length)
-            .add16(length)
-            .update(headers.checksum);
-        packet.store(ETHERNET + 2, &length)?;
-        packet.store(ETHERNET + 10, &checksum)?;
-        packet.store(ETHERNET + 12, &headers.destination.words()[3])?;
-        packet.store(ETHERNET + 16, &headers.source.words()[3])?;
+        let mut ip: Ipv4Header = packet.load(ETHERNET).map_err(spoiled)?;
+        let old = ip.length;
+        ip.length = (20 + length).to_be();
+        ip.checksum = Sum::default()
+            .remove16(old)
+            .add16(ip.length)
+            .update(ip.checksum);
+        ip.source = headers.destination.words()[3];
+        ip.destination = headers.source.words()[3];
+        packet.store(ETHERNET, &ip)?;
     } else {
-        packet.store(ETHERNET + 4, &length)?;
-        packet.store(ETHERNET + 8, &headers.destination)?;
-        packet.store(ETHERNET + 24, &headers.source)?;
+        let mut ip: Ipv6Header = packet.load(ETHERNET).map_err(spoiled)?;
+        ip.length = length.to_be();
+        ip.source = headers.destination.words();
+        ip.destination = headers.source.words();
+        packet.store(ETHERNET, &ip)?;
     }
-    EthernetAddresses::exchange(packet)
+    EthernetAddresses::exchange(packet).map_err(spoiled)
+}
+
+/// Whatever fails once the packet has changed.
+#[inline(always)]
+fn spoiled(_: Cause) -> Cause {
+    Cause::HelperFailed
 }
 
 #[inline(always)]

@@ -23,6 +23,7 @@ use signpost_common::{
 use crate::{
     dns::{Scratch, answer, question},
     flow::{self, Work},
+    kernel::copied,
     packet::Packet,
     tables::{NotInserted, Tables},
 };
@@ -90,7 +91,7 @@ impl Tables for Maps {
     fn frontend(&self, key: &FrontendKey) -> Option<FrontendValue> {
         let found = FRONTENDS.get_ptr(key)?;
         // SAFETY: the pointer stays readable while the program runs; the check tells whose value it is.
-        let (value, check) = unsafe { (*found, read_volatile(addr_of!((*found).check))) };
+        let (value, check) = unsafe { (copied(found), read_volatile(addr_of!((*found).check))) };
         if check == key.check() {
             Some(value)
         } else {
@@ -101,7 +102,7 @@ impl Tables for Maps {
     #[inline(always)]
     fn slot(&self, key: &SlotKey) -> Option<SlotValue> {
         // SAFETY: copied at once; service and generation tell whose value it is.
-        unsafe { SLOTS.get(key) }.copied()
+        SLOTS.get_ptr(key).map(|found| unsafe { copied(found) })
     }
 
     #[inline(always)]
@@ -117,7 +118,7 @@ impl Tables for Maps {
         };
         // SAFETY: the pointer stays readable and writable while the program runs; the check tells whose value it is.
         unsafe {
-            *to = *found;
+            *to = copied(found);
             if read_volatile(addr_of!((*found).check)) != check {
                 return false;
             }

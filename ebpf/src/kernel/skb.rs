@@ -22,6 +22,9 @@ use crate::{
 /// `PACKET_HOST` of `linux/if_packet.h`: the packet is for us.
 const PACKET_HOST: u32 = 0;
 
+/// The last offset at which the packet is read directly: the verifier wants one that cannot overflow.
+const PEEKED: u32 = 511;
+
 /// An skb at a tc hook.
 #[repr(transparent)]
 pub struct Skb(*mut __sk_buff);
@@ -31,6 +34,26 @@ impl Skb {
     #[inline(always)]
     pub const fn new(skb: *mut __sk_buff) -> Self {
         Self(skb)
+    }
+
+    /// Reads a value out of the linear part of the packet, which is many times faster than the helper. `None` where it
+    /// is not there.
+    #[inline(always)]
+    fn peek<T: AnyBitPattern>(&self, offset: u32) -> Option<T> {
+        if offset > PEEKED || (size_of::<T>() != 1 && size_of::<T>() % 4 != 0) {
+            return None;
+        }
+        // SAFETY: the context is valid while the program runs; the verifier refuses a read past the packet's end. Any
+        // bytes are a `T`.
+        unsafe {
+            let start = (*self.0).data as usize as *const u8;
+            let end = (*self.0).data_end as usize as *const u8;
+            let at = start.wrapping_add(offset as usize);
+            if at.wrapping_add(size_of::<T>()) > end {
+                return None;
+            }
+            Some(crate::kernel::load_words(at))
+        }
     }
 
     /// Sends the packet back to the pod at whose interface it arrived. Returns the program's verdict.
@@ -60,6 +83,9 @@ impl Packet for Skb {
 
     #[inline(always)]
     fn load<T: AnyBitPattern>(&self, offset: u32) -> Result<T, Cause> {
+        if let Some(value) = self.peek(offset) {
+            return Ok(value);
+        }
         let mut value = MaybeUninit::<T>::uninit();
         // SAFETY: the helper writes `size_of::<T>()` bytes or fails; any bytes are a `T`.
         unsafe {
