@@ -114,10 +114,11 @@ fn clear() {
 }
 
 fn remove_all(is_to_go: impl Fn(&str) -> bool) {
+    // The processes first; the folder for files last, because `folders` tells by it who is there.
     let places = [
-        Some(std::env::temp_dir()),
-        bpffs().ok(),
         cgroup::root().ok(),
+        bpffs().ok(),
+        Some(std::env::temp_dir()),
     ];
     for place in places.iter().flatten() {
         for entry in fs::read_dir(place).into_iter().flatten().flatten() {
@@ -149,12 +150,15 @@ fn owner_is_gone(name: &str) -> bool {
     }
 }
 
-/// When a process started, in clock ticks since boot.
+/// When a process that runs was started, in clock ticks since boot.
 fn born(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The program's name, in parentheses, may hold anything.
     let (_, after) = stat.rsplit_once(") ")?;
-    after.split(' ').nth(19)?.parse().ok()
+    let mut fields = after.split(' ');
+    // One that has ended may still wait for its parent to take notice.
+    let state = fields.next().filter(|state| !matches!(*state, "Z" | "X"));
+    state.and(fields.nth(18)?.parse().ok())
 }
 
 #[cfg(test)]

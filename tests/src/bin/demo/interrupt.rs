@@ -24,6 +24,7 @@ pub(crate) fn watch() -> anyhow::Result<()> {
             if signal == Signal::SIGINT && FOREGROUND.load(Ordering::Relaxed) {
                 continue;
             }
+            eprintln!("\n{signal}: taking the laboratory down");
             workplace::end_all();
             process::exit(128 + signal as i32);
         }

@@ -38,8 +38,16 @@ pub(crate) fn in_background(shell: bool) -> anyhow::Result<bool> {
     Ok(held == [1])
 }
 
+/// Keeps the programs that are started from now on from holding the report open.
+pub(crate) fn own(report: RawFd) -> anyhow::Result<OwnedFd> {
+    // SAFETY: the process that started us made this file descriptor for us, and nothing else here knows of it.
+    let report = unsafe { OwnedFd::from_raw_fd(report) };
+    fcntl(&report, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).context("--report")?;
+    Ok(report)
+}
+
 /// Says how the steps ended, leaves the terminal and waits for the end.
-pub(crate) fn stay(report: RawFd, held: bool, folder: &Path) -> anyhow::Result<()> {
+pub(crate) fn stay(report: OwnedFd, held: bool, folder: &Path) -> anyhow::Result<()> {
     println!("\nthe laboratory stays up; to end it: cargo xtask demo --stop");
     fs::write(folder.join(MARK), std::process::id().to_string())?;
     setsid().context("cannot leave the terminal")?;
@@ -47,8 +55,6 @@ pub(crate) fn stay(report: RawFd, held: bool, folder: &Path) -> anyhow::Result<(
     nix::unistd::dup2_stdin(&null)?;
     nix::unistd::dup2_stdout(&null)?;
     nix::unistd::dup2_stderr(&null)?;
-    // SAFETY: the process that started us made this file descriptor for us, and nothing else here knows of it.
-    let report = unsafe { OwnedFd::from_raw_fd(report) };
     File::from(report).write_all(&[u8::from(held)])?;
     loop {
         thread::park();

@@ -57,6 +57,7 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> anyhow::Result<bool> {
     // Before any other thread is there, so that all of them leave the signals to this one.
     interrupt::watch()?;
+    let report = cli.report.map(keep::own).transpose()?;
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/enterprise");
     let mut story = Story::new();
     story.say("raising a node: network namespaces, veth pairs, a process behind every pod, an agent, signpost dns");
@@ -66,7 +67,7 @@ fn run(cli: &Cli) -> anyhow::Result<bool> {
     if cli.shell {
         stage.shell()?;
     }
-    if let Some(report) = cli.report {
+    if let Some(report) = report {
         stage.tell_how_to_enter()?;
         keep::stay(report, held, stage.lab.folder())?;
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use signpost_tests::lab::upstream;
+use signpost_tests::lab::{dns, upstream};
 
 use crate::{stage::Stage, story::Story};
 
@@ -123,6 +123,8 @@ pub(crate) fn counters(story: &mut Story, stage: &Stage) -> anyhow::Result<()> {
         let packets = after.get(cause).copied().unwrap_or(0);
         story.check(packets > 0, &format!("{cause}: {packets}"));
     }
+    dns::serve(&stage.dns, &stage.agent)?;
+    story.say("   signpost dns is started again");
     Ok(())
 }
 
