@@ -234,6 +234,7 @@ fn musl_finds_the_same() -> anyhow::Result<()> {
 fn misses_of_the_search_list_never_leave_the_kernel() -> anyhow::Result<()> {
     let names = Names::start(Cni::Routed)?;
     let before = names.agent.counters()?;
+    let asked_before = names.upstream.questions().len();
     let (v4, v6) = upstream::ADDRESSES;
     let found = names.resolve("www.example.com")?;
     assert_eq!(found, [IpAddr::from(v4), IpAddr::from(v6)]);
@@ -243,7 +244,7 @@ fn misses_of_the_search_list_never_leave_the_kernel() -> anyhow::Result<()> {
     for cause in ["dns_unproven", "dns_user", "dns_unusual", "dns_not_in_sync"] {
         assert_eq!(after[cause], before[cause], "{cause}");
     }
-    let asked = names.upstream.questions();
+    let asked = names.upstream.questions().split_off(asked_before);
     assert!(
         asked.iter().all(|q| q.starts_with("www.example.com. ")),
         "{asked:?}"
