@@ -5,14 +5,16 @@ use std::{
     io::{Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     thread,
+    time::Duration,
 };
 
 use anyhow::Context as _;
 use aya::programs::{ProgramFd, SchedClassifier, TcAttachType};
 use serde_json::{Value, json};
+use signpost_common::layout::program;
 
 use super::rounds;
-use crate::lab::{Cni, Lab, Pod, agent::Agent};
+use crate::lab::{Agent, Cni, Lab, Pod, wait};
 
 /// Port of the servers that answer a request and close.
 pub const ANSWERS: u16 = 8080;
@@ -91,6 +93,13 @@ impl Site {
         write(&site.lab, "services", &objects)?;
         for node in site.lab.nodes() {
             site.agents.push(Agent::start(node)?);
+        }
+        let [one, other] = &site.clients;
+        for pod in [one, other, &site.near, &site.far] {
+            wait::until("the programs", Duration::from_secs(5), || {
+                site.program(pod, program::FROM_POD, TcAttachType::Ingress)
+            })
+            .with_context(|| site.agents[0].log())?;
         }
         Ok(site)
     }

@@ -48,8 +48,15 @@ enum Suite {
     All,
 }
 
-fn main() -> anyhow::Result<ExitCode> {
-    match Cli::parse().task {
+fn main() -> ExitCode {
+    carry_out(Cli::parse().task).unwrap_or_else(|error| {
+        eprintln!("{error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn carry_out(task: Task) -> anyhow::Result<ExitCode> {
+    match task {
         Task::Run { suite, pairs } => {
             let report = run(suite, &Options { pairs })?;
             println!("{}", serde_json::to_string_pretty(&report)?);
