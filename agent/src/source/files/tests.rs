@@ -249,10 +249,8 @@ async fn a_folder_that_is_not_there_is_an_error() {
     assert!(error.to_string().contains("nowhere"));
 }
 
-/// Run with `cargo test --release -p signpost -- --ignored ten_thousand --nocapture`.
 #[tokio::test]
-#[ignore = "a measurement: says something only in a release build"]
-async fn ten_thousand_services_with_ten_endpoints_are_read_within_two_seconds() {
+async fn ten_thousand_services_with_ten_endpoints_are_all_read() {
     use std::fmt::Write as _;
 
     let mut text = String::new();
@@ -274,11 +272,14 @@ async fn ten_thousand_services_with_ten_endpoints_are_read_within_two_seconds() 
             .unwrap();
         }
     }
-    println!("{} MB", text.len() / 1_000_000);
-    let start = std::time::Instant::now();
     let followed = Followed::start(&[("all.yaml", &text)]).await;
-    let took = start.elapsed();
-    println!("{took:?}");
     assert_eq!(followed.registry.services().count(), 10_000);
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    let slices = followed
+        .registry
+        .services()
+        .map(|s| followed.registry.slices(&s.name));
+    assert_eq!(
+        slices.flatten().map(|s| s.endpoints.len()).sum::<usize>(),
+        100_000
+    );
 }
