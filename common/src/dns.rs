@@ -138,6 +138,8 @@ pub struct Config {
     pub soa: [u8; 56],
     /// The name hash's keys.
     pub hash: HashKeys,
+    /// Cookie of the network namespace whose processes are the host's (`bpf_get_netns_cookie`), low word first.
+    pub host: [u32; 2],
 }
 
 impl Config {
@@ -145,6 +147,13 @@ impl Config {
     pub const DNS: u32 = 1;
     /// Unknown TCP segments without SYN pass to the stack: another proxy's connections are still alive.
     pub const TAKEOVER: u32 = 2;
+    /// Known flows are translated, new ones pass to the stack: another proxy is taking over.
+    pub const DRAIN: u32 = 4;
+    /// All traffic to ClusterIPs is masqueraded (kube-proxy's `masqueradeAll`).
+    pub const MASQUERADE_ALL: u32 = 8;
+    /// The networks of the cluster's pods are known ([`crate::service::RangeKey::CLUSTER`]): traffic to ClusterIPs
+    /// from elsewhere is masqueraded.
+    pub const CLUSTER_RANGES: u32 = 16;
 }
 
 /// Value of the maps `clocks` and `dns_alive` (arrays of one element): nanoseconds of `CLOCK_MONOTONIC`, 0 for never.

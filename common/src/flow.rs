@@ -21,7 +21,7 @@ pub struct FlowKey {
     pub destination_port: Port,
     /// IP protocol number.
     pub protocol: u8,
-    /// [`FlowKey::FROM_POD`] or [`FlowKey::TO_POD`]: which program's table this entry is in.
+    /// [`FlowKey::FROM_POD`] or one of the constants beside it: which program's table this entry is in.
     pub direction: u8,
     /// Zero.
     pub pad: u16,
@@ -44,6 +44,10 @@ impl FlowKey {
     pub const FROM_POD: u8 = 0;
     /// The packet goes to a pod: backend to client.
     pub const TO_POD: u8 = 1;
+    /// The packet enters the node by an uplink or a tunnel.
+    pub const FROM_WIRE: u8 = 2;
+    /// The packet leaves the node by an uplink or a tunnel.
+    pub const TO_WIRE: u8 = 3;
 
     /// A number that tells keys apart: [`FlowValue::check`], and what the backend of a new flow is chosen by, so that
     /// a forgotten flow finds its backend again as long as the set is the same.
@@ -115,6 +119,9 @@ impl FlowValue {
     pub const LOCAL_DNS: u32 = 16;
     /// A packet with data or a second packet was seen: the flow is more than one unanswered packet.
     pub const ESTABLISHED: u32 = 32;
+    /// The packet gets the address of the interface that it leaves by as its source, and a port of ours
+    /// (kube-proxy's masquerade).
+    pub const MASQUERADE: u32 = 64;
 }
 
 /// Key of the `fragments` map: what the fragments of a packet have in common (RFC 791 §3.2, RFC 8200 §4.5).

@@ -2,7 +2,7 @@
 
 /// Version of everything that this crate defines and that is pinned. It is part of the pin folder's name, so that an
 /// agent never reads maps of another layout. A test pins this number to a hash of this crate's map types.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Names of the maps, at most 15 bytes as the kernel keeps them.
 pub mod map {
@@ -20,6 +20,14 @@ pub mod map {
     pub const FLOWS: &str = "flows";
     /// [`crate::flow::FragmentKey`] → [`crate::flow::FragmentValue`].
     pub const FRAGMENTS: &str = "fragments";
+    /// [`crate::service::AffinityKey`] → [`crate::service::AffinityValue`].
+    pub const AFFINITY: &str = "affinity";
+    /// [`crate::service::RangeKey`] → 1.
+    pub const SOURCE_RANGES: &str = "source_ranges";
+    /// [`crate::socket::SocketKey`] → [`crate::socket::SocketValue`].
+    pub const SOCKETS: &str = "sockets";
+    /// Interface index → [`crate::device::DeviceValue`].
+    pub const DEVICES: &str = "devices";
     /// [`crate::name::NameKey`] → [`crate::dns::NameValue`].
     pub const NAMES: &str = "names";
     /// [`crate::name::NameKey`] → the name in wire form, lower-cased, 256 bytes filled up with zeros.
@@ -48,6 +56,26 @@ pub mod program {
     pub const FROM_POD: &str = "from_pod";
     /// tc egress of a pod's host-side interface.
     pub const TO_POD: &str = "to_pod";
+    /// tc ingress of an uplink or a tunnel.
+    pub const FROM_WIRE: &str = "from_wire";
+    /// tc egress of an uplink or a tunnel.
+    pub const TO_WIRE: &str = "to_wire";
+    /// A process of the host connects a socket, IPv4.
+    pub const CONNECT4: &str = "connect4";
+    /// As [`CONNECT4`], IPv6.
+    pub const CONNECT6: &str = "connect6";
+    /// A process of the host sends a datagram to an address, IPv4.
+    pub const SENDMSG4: &str = "sendmsg4";
+    /// As [`SENDMSG4`], IPv6.
+    pub const SENDMSG6: &str = "sendmsg6";
+    /// A process of the host gets a datagram, IPv4.
+    pub const RECVMSG4: &str = "recvmsg4";
+    /// As [`RECVMSG4`], IPv6.
+    pub const RECVMSG6: &str = "recvmsg6";
+    /// A process of the host asks what its socket is connected to, IPv4.
+    pub const GETPEERNAME4: &str = "getpeername4";
+    /// As [`GETPEERNAME4`], IPv6.
+    pub const GETPEERNAME6: &str = "getpeername6";
 }
 
 /// Most elements of each map. Maps that only the agent fills take memory as they are filled; the LRU maps take all
@@ -67,6 +95,14 @@ pub mod size {
     pub const FLOWS: u32 = 262_144;
     /// Fragmented packets under way.
     pub const FRAGMENTS: u32 = 4_096;
+    /// Clients of service ports with session affinity.
+    pub const AFFINITY: u32 = 65_536;
+    /// Networks in the source ranges of all service ports.
+    pub const SOURCE_RANGES: u32 = 65_536;
+    /// Sockets of the host, one element for each backend that they talk to.
+    pub const SOCKETS: u32 = 65_536;
+    /// Interfaces.
+    pub const DEVICES: u32 = 4_096;
     /// Names.
     pub const NAMES: u32 = 262_144;
     /// Answers of at most [`crate::dns::SMALL_RECORDS`] bytes.
@@ -83,13 +119,15 @@ mod tests {
     use super::*;
     use crate::{
         Address, Cause,
+        device::DeviceValue,
         dns::{AnswerHead, Config, LargeAnswer, NameValue, SmallAnswer},
         flow::{FlowKey, FlowValue, FragmentKey, FragmentValue},
         name::{HashKeys, NameKey},
         service::{
-            AddressValue, FrontendKey, FrontendValue, MemberKey, MemberValue, ServiceValue,
-            SlotKey, SlotValue,
+            AddressValue, AffinityKey, AffinityValue, FrontendKey, FrontendValue, MemberKey,
+            MemberValue, RangeKey, ServiceValue, SlotKey, SlotValue,
         },
+        socket::{SocketKey, SocketValue},
     };
 
     macro_rules! describe {
@@ -120,6 +158,12 @@ mod tests {
             MemberKey { service, address, port, pad }
             MemberValue { flags }
             ServiceValue { namespace, name, port_name, protocol, family, pad, generation }
+            AffinityKey { client, service }
+            AffinityValue { check, port, pad, address, last_used }
+            RangeKey { bits, service, address }
+            SocketKey { cookie, address, port, pad }
+            SocketValue { address, port, pad, service }
+            DeviceValue { v4, v6 }
             FlowKey { source, destination, source_port, destination_port, protocol, direction, pad }
             FlowValue { check, service, source, destination, source_port, destination_port, flags, last_seen }
             FragmentKey { source, destination, identification, protocol, direction, pad }
@@ -130,7 +174,7 @@ mod tests {
             SmallAnswer { head, records }
             LargeAnswer { head, records }
             HashKeys { words }
-            Config { flags, negative_grace, zone, services, soa, hash }
+            Config { flags, negative_grace, zone, services, soa, hash, host }
         }
         let sizes = [
             size::ADDRESSES,
@@ -140,6 +184,10 @@ mod tests {
             size::SERVICES,
             size::FLOWS,
             size::FRAGMENTS,
+            size::AFFINITY,
+            size::SOURCE_RANGES,
+            size::SOCKETS,
+            size::DEVICES,
             size::NAMES,
             size::ANSWERS_SMALL,
             size::ANSWERS_LARGE,
@@ -148,7 +196,7 @@ mod tests {
         write!(text, "{sizes:?}").unwrap();
         assert_eq!(
             (LAYOUT_VERSION, fnv(&text)),
-            (1, 0xcdfd_cf85_c32f_8602),
+            (2, 0xd635_8920_50ea_d121),
             "count LAYOUT_VERSION up and write both down here: pinned maps have another layout than\n{text}"
         );
     }

@@ -8,11 +8,13 @@
 pub mod address;
 pub mod cause;
 mod check;
+pub mod device;
 pub mod dns;
 pub mod flow;
 pub mod layout;
 pub mod name;
 pub mod service;
+pub mod socket;
 
 pub use address::{Address, Port};
 pub use cause::Cause;
@@ -28,6 +30,7 @@ mod pod {
 
     pod!(
         crate::Address,
+        crate::device::DeviceValue,
         crate::dns::Config,
         crate::dns::LargeAnswer,
         crate::dns::NameValue,
@@ -38,12 +41,17 @@ mod pod {
         crate::flow::FragmentValue,
         crate::name::NameKey,
         crate::service::AddressValue,
+        crate::service::AffinityKey,
+        crate::service::AffinityValue,
         crate::service::FrontendKey,
         crate::service::FrontendValue,
         crate::service::MemberKey,
         crate::service::MemberValue,
+        crate::service::RangeKey,
         crate::service::ServiceValue,
         crate::service::SlotKey,
         crate::service::SlotValue,
+        crate::socket::SocketKey,
+        crate::socket::SocketValue,
     );
 }

@@ -20,11 +20,14 @@ impl AddressValue {
     pub const SERVICE: u32 = 1;
     /// The address is one of the cluster DNS addresses; questions sent to its port 53 may be answered in the kernel.
     pub const DNS: u32 = 2;
-    /// The address belongs to this node.
+    /// The address belongs to this node, its loopback included.
     pub const NODE: u32 = 4;
+    /// NodePorts are served at this address of the node: frontends under the unspecified address of its family.
+    pub const NODE_PORT: u32 = 8;
 }
 
-/// Key of the `frontends` map: where clients send to.
+/// Key of the `frontends` map: where clients send to. A NodePort stands under the unspecified address of its family
+/// (`0.0.0.0` v4-mapped, or `::`): it is served at every address with [`AddressValue::NODE_PORT`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, NoUninit, AnyBitPattern)]
 pub struct FrontendKey {
@@ -104,6 +107,11 @@ impl FrontendValue {
     /// The Service is the cluster's DNS: a backend on this node is used while the *dns alive* clock is fresh and
     /// avoided once it is stale.
     pub const DNS: u32 = 8;
+    /// A way in for clients outside the cluster: NodePort, external IP or load balancer's IP. Clients inside use the
+    /// cluster set whatever the policies say (kube-proxy's short-circuit for local clients).
+    pub const EXTERNAL: u32 = 16;
+    /// Only sources in the Service's ranges (`source_ranges`) are let in; the others are dropped.
+    pub const SOURCE_RANGES: u32 = 32;
 }
 
 /// Key of the `slots` map: one place of one generation of a set.
@@ -190,6 +198,67 @@ impl MemberValue {
     pub const CHOSEN: u32 = 2;
     /// The endpoint is on this node.
     pub const LOCAL: u32 = 4;
+}
+
+/// Key of the `affinity` map: a client of a service port, whichever frontend it uses.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, NoUninit, AnyBitPattern)]
+pub struct AffinityKey {
+    /// The client's address.
+    pub client: Address,
+    /// As in [`FrontendValue::service`].
+    pub service: u32,
+}
+
+const _: () = assert!(size_of::<AffinityKey>() == 20);
+
+impl AffinityKey {
+    /// A number that tells keys apart: [`AffinityValue::check`].
+    #[inline(always)]
+    pub fn check(&self) -> u32 {
+        let [a, b, c, d] = self.client.words();
+        mix(&[pair(a, b), pair(c, d), self.service as u64])
+    }
+}
+
+/// Value of the `affinity` map: the backend that a client stays with.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, NoUninit, AnyBitPattern)]
+pub struct AffinityValue {
+    /// [`AffinityKey::check`] of the entry's key: an element of an LRU map is reused under a reader.
+    pub check: u32,
+    /// The backend's port.
+    pub port: Port,
+    /// Zero.
+    pub pad: u16,
+    /// The backend's address.
+    pub address: Address,
+    /// When the client last opened a flow: nanoseconds of `CLOCK_MONOTONIC`.
+    pub last_used: u64,
+}
+
+const _: () = assert!(size_of::<AffinityValue>() == 32);
+
+/// Key of the `source_ranges` trie: a network whose addresses may use the load balancer's IPs of a service port.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, NoUninit, AnyBitPattern)]
+pub struct RangeKey {
+    /// Bits of what follows that count: 32 for the service and those of the network's prefix; 96 more for IPv4, whose
+    /// addresses are v4-mapped. Host byte order, as the kernel wants it.
+    pub bits: u32,
+    /// As in [`FrontendValue::service`]; [`RangeKey::CLUSTER`] for the networks of the cluster's pods.
+    pub service: u32,
+    /// The network's address, or the client's.
+    pub address: Address,
+}
+
+const _: () = assert!(size_of::<RangeKey>() == 24);
+
+impl RangeKey {
+    /// The networks that clients inside the cluster have their addresses from (kube-proxy's `clusterCIDR`).
+    pub const CLUSTER: u32 = 0;
+    /// [`RangeKey::bits`] of a look-up.
+    pub const ALL_BITS: u32 = 32 + 128;
 }
 
 /// Value of the `services` map (key: service id as `u32` in host byte order): what an operator calls the service port.

@@ -245,6 +245,7 @@ mod tests {
             services: key("svc.cluster.local"),
             soa: [0; 56],
             hash: keys,
+            host: [0; 2],
         });
         tables.answers_small.insert(ent.with_type(qtype::A), answer);
         tables

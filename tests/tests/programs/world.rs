@@ -324,5 +324,6 @@ fn config(keys: &HashKeys) -> Config {
         services: name_key("svc.cluster.local"),
         soa: filled_up(&soa).expect("54 bytes"),
         hash: *keys,
+        host: [0; 2],
     }
 }

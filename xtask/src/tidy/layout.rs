@@ -7,10 +7,12 @@ use anyhow::Context as _;
 use super::words::code;
 
 /// Files with the types of map keys and values.
-const FILES: [&str; 5] = ["address", "dns", "flow", "name", "service"];
+const FILES: [&str; 7] = [
+    "address", "device", "dns", "flow", "name", "service", "socket",
+];
 
 /// The version that the sources below had, and their hash.
-const PINNED: (u32, u64) = (1, 0x59f3_f695_b7bb_3623);
+const PINNED: (u32, u64) = (2, 0x76e8_daf2_08be_1097);
 
 /// Compares the sources with the pinned hash.
 pub(super) fn check(root: &Path) -> anyhow::Result<Option<String>> {

@@ -55,6 +55,7 @@ impl ConfigElement {
             services,
             soa: [0; 56],
             hash: keys,
+            host: [0; 2],
         };
         let written = match found {
             Some(found) if found.hash == keys && found.zone == zone => found,
