@@ -1,15 +1,13 @@
 //! Addresses and ports as packets and maps carry them.
 
-use bytemuck::{AnyBitPattern, NoUninit};
+use bytemuck::{AnyBitPattern, NoUninit, Pod, Zeroable};
 
 /// An IPv6 address, or an IPv4 address in its v4-mapped form (`::ffff:a.b.c.d`, RFC 4291 §2.5.5.2).
 ///
 /// Sixteen bytes in network byte order, kept as four words as they lie in memory, so that copies and compares are
 /// word-wise in the kernel. One form for both families is what lets one set of maps serve both.
 #[repr(C)]
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, NoUninit, AnyBitPattern,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
 pub struct Address([u32; 4]);
 
 const _: () = assert!(size_of::<Address>() == 16 && align_of::<Address>() == 4);

@@ -49,6 +49,10 @@ causes! {
     NoEndpointsRejected = "no_endpoints_rejected",
     /// The Service has endpoints, but its traffic policy allows none of them here: the packet was dropped.
     NoEndpointsDropped = "no_endpoints_dropped",
+    /// No Service answers at this port of a ClusterIP: the client was told so by ICMP port unreachable.
+    PortRejected = "port_rejected",
+    /// The address is in a Service range and belongs to no Service: the packet was dropped.
+    AddressUnallocated = "address_unallocated",
     /// A flow left a backend that no longer serves.
     BackendGone = "backend_gone",
     /// A flow left this node's DNS pod because it stopped saying that it is alive.

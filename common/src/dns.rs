@@ -1,8 +1,11 @@
 //! Values of the maps that answer DNS questions, and what they mean.
 
-use bytemuck::{AnyBitPattern, NoUninit};
+use bytemuck::{AnyBitPattern, NoUninit, Pod, Zeroable};
 
-use crate::name::{HashKeys, NameKey};
+use crate::{
+    Address,
+    name::{HashKeys, NameKey},
+};
 
 /// The types of record that the kernel knows by name (RFC 1035 §3.2.2, RFC 3596, RFC 2782).
 pub mod qtype {
@@ -140,6 +143,29 @@ pub struct Config {
     pub hash: HashKeys,
     /// Cookie of the network namespace whose processes are the host's (`bpf_get_netns_cookie`), low word first.
     pub host: [u32; 2],
+    /// The networks that ClusterIPs are given out of, with [`Config::SERVICE_RANGES`]; places that are not needed
+    /// repeat the first one.
+    pub service_ranges: [Network; 4],
+}
+
+/// A network.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Network {
+    /// Its first address; IPv4 is v4-mapped.
+    pub address: Address,
+    /// One in every bit that counts.
+    pub mask: Address,
+}
+
+impl Network {
+    /// 0 where an address is in the network. There is no branch for each word.
+    #[inline(always)]
+    pub const fn difference(&self, address: &Address) -> u32 {
+        let ([a, b, c, d], [e, f, g, h]) = (self.address.words(), address.words());
+        let [i, j, k, l] = self.mask.words();
+        ((e & i) ^ a) | ((f & j) ^ b) | ((g & k) ^ c) | ((h & l) ^ d)
+    }
 }
 
 impl Config {
@@ -154,6 +180,9 @@ impl Config {
     /// The networks of the cluster's pods are known ([`crate::service::RangeKey::CLUSTER`]): traffic to ClusterIPs
     /// from elsewhere is masqueraded.
     pub const CLUSTER_RANGES: u32 = 16;
+    /// [`Config::service_ranges`] are known: packets to an address in them that is none of a Service are dropped, as
+    /// kube-proxy's nftables mode does.
+    pub const SERVICE_RANGES: u32 = 32;
 }
 
 /// Value of the maps `clocks` and `dns_alive` (arrays of one element): nanoseconds of `CLOCK_MONOTONIC`, 0 for never.
@@ -161,3 +190,27 @@ pub type Clock = u64;
 
 /// After how many nanoseconds the *dns alive* clock is stale.
 pub const DNS_ALIVE_FOR: u64 = 1_000_000_000;
+
+#[cfg(test)]
+mod tests {
+    use core::net::IpAddr;
+
+    use super::*;
+
+    #[test]
+    fn a_network_contains_what_has_its_first_bits() {
+        let address = |text: &str| Address::from(text.parse::<IpAddr>().unwrap());
+        let network = Network {
+            address: address("10.96.0.0"),
+            mask: Address::v6_words([u32::MAX, u32::MAX, u32::MAX, 0xfff0_0000_u32.to_be()]),
+        };
+        for (text, inside) in [
+            ("10.96.0.0", true),
+            ("10.111.255.255", true),
+            ("10.112.0.0", false),
+            ("::10.96.0.1", false),
+        ] {
+            assert_eq!(network.difference(&address(text)) == 0, inside, "{text}");
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 /// Version of everything that this crate defines and that is pinned. It is part of the pin folder's name, so that an
 /// agent never reads maps of another layout. A test pins this number to a hash of this crate's map types.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// Names of the maps, at most 15 bytes as the kernel keeps them.
 pub mod map {
@@ -120,7 +120,7 @@ mod tests {
     use crate::{
         Address, Cause,
         device::DeviceValue,
-        dns::{AnswerHead, Config, LargeAnswer, NameValue, SmallAnswer},
+        dns::{AnswerHead, Config, LargeAnswer, NameValue, Network, SmallAnswer},
         flow::{FlowKey, FlowValue, FragmentKey, FragmentValue},
         name::{HashKeys, NameKey},
         service::{
@@ -174,7 +174,8 @@ mod tests {
             SmallAnswer { head, records }
             LargeAnswer { head, records }
             HashKeys { words }
-            Config { flags, negative_grace, zone, services, soa, hash, host }
+            Network { address, mask }
+            Config { flags, negative_grace, zone, services, soa, hash, host, service_ranges }
         }
         let sizes = [
             size::ADDRESSES,
@@ -196,7 +197,7 @@ mod tests {
         write!(text, "{sizes:?}").unwrap();
         assert_eq!(
             (LAYOUT_VERSION, fnv(&text)),
-            (2, 0xd635_8920_50ea_d121),
+            (3, 0xa4f9_d3f6_7768_2c41),
             "count LAYOUT_VERSION up and write both down here: pinned maps have another layout than\n{text}"
         );
     }

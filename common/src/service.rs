@@ -24,6 +24,11 @@ impl AddressValue {
     pub const NODE: u32 = 4;
     /// NodePorts are served at this address of the node: frontends under the unspecified address of its family.
     pub const NODE_PORT: u32 = 8;
+    /// The address is a ClusterIP: packets to a port at which no Service answers are rejected, as kube-proxy's
+    /// nftables mode does. At other Service addresses they are left to the stack.
+    pub const CLUSTER_IP: u32 = 16;
+    /// The address is in a Service range, and somebody else serves it (KEP-2447): left to the stack.
+    pub const FOREIGN: u32 = 32;
 }
 
 /// Key of the `frontends` map: where clients send to. A NodePort stands under the unspecified address of its family

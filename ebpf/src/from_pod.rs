@@ -2,14 +2,15 @@
 
 use core::mem::MaybeUninit;
 
-use signpost_common::{Cause, flow::FlowKey, service::AddressValue};
+use signpost_common::{Cause, dns::Config, flow::FlowKey, service::AddressValue};
 
 use crate::{
     dns, flow, fragment,
     headers::{Headers, protocol},
     icmp,
     packet::Packet,
-    tables::Tables,
+    reject::reject,
+    tables::{Tables, forget, recall},
     verdict::Verdict,
 };
 
@@ -27,7 +28,7 @@ pub fn from_pod<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Result<Verd
     };
     let address = tables.address(&headers.destination);
     if address & (AddressValue::SERVICE | AddressValue::DNS) == 0 {
-        return Ok(Verdict::Continue);
+        return Ok(unserved(tables, headers, address));
     }
     if headers.later_fragment {
         return fragment::follow(packet, tables, headers, FlowKey::FROM_POD);
@@ -47,7 +48,56 @@ pub fn from_pod<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Result<Verd
         }
     }
     match flow::follow(packet, tables, headers, FlowKey::FROM_POD)? {
-        Verdict::Continue => flow::open(packet, tables, headers),
-        verdict => Ok(verdict),
+        Verdict::Continue => {}
+        verdict => return Ok(verdict),
     }
+    match flow::open(packet, tables, headers) {
+        Err(Cause::NoFrontend) if address & AddressValue::CLUSTER_IP != 0 => {
+            undefined_port(packet, tables, headers)
+        }
+        result => result,
+    }
+}
+
+/// An address at which no Service answers, though it may be in a range of theirs.
+#[inline(always)]
+fn unserved(tables: &impl Tables, headers: &Headers, address: u32) -> Verdict {
+    let Some(config) = tables
+        .config()
+        .filter(|config| address == 0 && config.flags & Config::SERVICE_RANGES != 0)
+    else {
+        return Verdict::Continue;
+    };
+    // Which range it is in, and by which bits it is not, is no matter: one branch for the verifier to follow.
+    let mut outside = 1;
+    for range in &config.service_ranges {
+        let mut difference = 0;
+        forget(&mut difference, range.difference(&headers.destination));
+        outside &= (u64::from(recall(&difference)) + u64::from(u32::MAX)) >> 32;
+    }
+    if outside == 0 {
+        Verdict::Drop(Cause::AddressUnallocated)
+    } else {
+        Verdict::Continue
+    }
+}
+
+/// A port of a ClusterIP at which no Service answers. While another proxy is being replaced, the connection may be one
+/// that this one has made.
+#[inline(always)]
+fn undefined_port<P: Packet>(
+    packet: &mut P,
+    tables: &impl Tables,
+    headers: &Headers,
+) -> Result<Verdict, Cause> {
+    if tables
+        .config()
+        .is_some_and(|config| config.flags & Config::TAKEOVER != 0)
+    {
+        return Err(Cause::NoFrontend);
+    }
+    Ok(match reject(packet, headers)? {
+        Verdict::SendBack(_) => Verdict::SendBack(Cause::PortRejected),
+        _ => Verdict::Drop(Cause::PortRejected),
+    })
 }

@@ -246,6 +246,7 @@ mod tests {
             soa: [0; 56],
             hash: keys,
             host: [0; 2],
+            service_ranges: Default::default(),
         });
         tables.answers_small.insert(ent.with_type(qtype::A), answer);
         tables

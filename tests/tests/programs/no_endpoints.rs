@@ -2,7 +2,11 @@
 
 use std::net::SocketAddr;
 
-use signpost_common::{Cause, service::FrontendValue};
+use signpost_common::{
+    Address, Cause,
+    dns::{Config, Network},
+    service::{AddressValue, FrontendValue},
+};
 
 use crate::{
     icmp::Message,
@@ -130,8 +134,77 @@ fn a_policy_without_endpoints_here_drops(
     assert_eq!(machine.flows().len(), 0);
 }
 
+fn an_undefined_port_of_a_cluster_ip_is_rejected(
+    machine: &mut Machine,
+    family: Family,
+    protocol: Protocol,
+) {
+    let mut world = World::new();
+    world.service(
+        protocol,
+        service(family),
+        &[remote(family.far_pod(5), 8080)],
+    );
+    machine.load(world);
+    let packet = first(protocol, client(family), (family.service(1), 81).into());
+    machine
+        .pod_sends(&packet.frame())
+        .continues_as(&packet.frame(), &[Cause::NoFrontend]);
+    machine.change(|world| {
+        let address = world.addresses.get_mut(&family.service(1).into());
+        address.expect("the Service has it").flags |= AddressValue::CLUSTER_IP;
+    });
+    machine
+        .pod_sends(&packet.frame())
+        .goes_back_as(&unreachable(&packet), &[Cause::PortRejected]);
+    machine.change(|world| {
+        world.config.as_mut().expect("it is written").flags |= Config::TAKEOVER;
+    });
+    machine
+        .pod_sends(&packet.frame())
+        .continues_as(&packet.frame(), &[Cause::NoFrontend]);
+}
+
+fn an_address_of_a_service_range_that_is_none_of_a_service_drops(
+    machine: &mut Machine,
+    family: Family,
+    protocol: Protocol,
+) {
+    let mut world = World::new();
+    let address = Address::from(family.service(200));
+    let mask = match address.is_v4() {
+        true => Address::v6_words([u32::MAX, u32::MAX, u32::MAX, 0xffff_ff00_u32.to_be()]),
+        false => Address::v6_words([u32::MAX, u32::MAX, u32::MAX, 0]),
+    };
+    let [[a, b, c, d], [e, f, g, h]] = [address.words(), mask.words()];
+    let network = Network {
+        address: Address::v6_words([a & e, b & f, c & g, d & h]),
+        mask,
+    };
+    let config = world.config.as_mut().expect("it is written");
+    config.service_ranges = [network; 4];
+    machine.load(world);
+    let packet = first(protocol, client(family), (family.service(200), 80).into()).frame();
+    machine.pod_sends(&packet).continues_as(&packet, &[]);
+    machine.change(|world| {
+        world.config.as_mut().expect("it is written").flags |= Config::SERVICE_RANGES;
+    });
+    machine
+        .pod_sends(&packet)
+        .is(Action::Drop, &packet, &[Cause::AddressUnallocated]);
+    let elsewhere = first(protocol, client(family), (family.far_pod(5), 80).into()).frame();
+    machine.pod_sends(&elsewhere).continues_as(&elsewhere, &[]);
+    machine.change(|world| {
+        let flags = AddressValue::FOREIGN;
+        world.addresses.insert(address, AddressValue { flags });
+    });
+    machine.pod_sends(&packet).continues_as(&packet, &[]);
+}
+
 scenes! { family, protocol:
     the_client_is_told_at_once,
+    an_undefined_port_of_a_cluster_ip_is_rejected,
+    an_address_of_a_service_range_that_is_none_of_a_service_drops,
     flows_of_udp_are_told_and_those_of_tcp_go_on,
     a_fragment_is_dropped,
     a_policy_without_endpoints_here_drops,

@@ -325,5 +325,6 @@ fn config(keys: &HashKeys) -> Config {
         soa: filled_up(&soa).expect("54 bytes"),
         hash: *keys,
         host: [0; 2],
+        service_ranges: Default::default(),
     }
 }

@@ -157,6 +157,7 @@ impl Kernel {
             soa: [0; 56],
             hash: HashKeys { words: [0; 72] },
             host: [0; 2],
+            service_ranges: Default::default(),
         });
         self.set(map::CONFIG, config);
         // The kernel's clock goes on: what the tables have as a distance from now is kept as one.

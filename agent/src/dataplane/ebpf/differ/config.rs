@@ -56,6 +56,7 @@ impl ConfigElement {
             soa: [0; 56],
             hash: keys,
             host: [0; 2],
+            service_ranges: Default::default(),
         };
         let written = match found {
             Some(found) if found.hash == keys && found.zone == zone => found,
