@@ -2,13 +2,11 @@
 
 use bytemuck::{AnyBitPattern, NoUninit};
 
-use crate::{
-    Address, Port,
-    check::{mix, pair},
-};
+use crate::{Address, Port, check::products};
 
-/// Key of the `flows` map: a packet as it arrives at the program.
-#[repr(C)]
+/// Key of the `flows` map: a packet as it arrives at the program. Aligned so that it is written in long words: the
+/// kernel compares it in long words, and a processor waits for shorter ones to arrive in memory first.
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, NoUninit, AnyBitPattern)]
 pub struct FlowKey {
     /// Source address.
@@ -49,21 +47,32 @@ impl FlowKey {
     /// The packet leaves the node by an uplink or a tunnel.
     pub const TO_WIRE: u8 = 3;
 
+    /// Writes a key. `ports` is the source and the destination port as they lie in memory.
+    #[inline(always)]
+    pub fn write(
+        &mut self,
+        source: &Address,
+        destination: &Address,
+        ports: u32,
+        protocol: u8,
+        direction: u8,
+    ) {
+        let [a, b, c, d] = source.words();
+        let [e, f, g, h] = destination.words();
+        let kind = u32::from_ne_bytes([protocol, direction, 0, 0]);
+        let words = [[a, b], [c, d], [e, f], [g, h], [ports, kind]].map(bytemuck::cast::<_, u64>);
+        *bytemuck::cast_mut::<Self, [u64; 5]>(self) = words;
+    }
+
     /// A number that tells keys apart: [`FlowValue::check`], and what the backend of a new flow is chosen by, so that
     /// a forgotten flow finds its backend again as long as the set is the same.
     #[inline(always)]
     pub fn check(&self) -> u32 {
         let [a, b, c, d] = self.source.words();
         let [e, f, g, h] = self.destination.words();
-        let ports = (self.source_port.wire() as u64) << 16 | self.destination_port.wire() as u64;
-        let kind = (self.protocol as u64) << 8 | self.direction as u64;
-        mix(&[
-            pair(a, b),
-            pair(c, d),
-            pair(e, f),
-            pair(g, h),
-            ports << 16 | kind,
-        ])
+        let ports = (self.source_port.wire() as u32) << 16 | self.destination_port.wire() as u32;
+        let kind = (self.protocol as u32) << 8 | self.direction as u32;
+        products(&[[a, b], [c, d], [e, f], [g, h], [ports, kind]])
     }
 }
 
@@ -89,11 +98,18 @@ pub struct FlowValue {
     pub destination_port: Port,
     /// A sum of the constants of this type.
     pub flags: u32,
+    /// What the new addresses add to a checksum over the packet: a ones'-complement sum of half-words as they lie in
+    /// memory (RFC 1624). The same for every packet of the flow.
+    pub addresses_sum: u16,
+    /// What the new ports add, likewise.
+    pub ports_sum: u16,
+    /// Zero.
+    pub pad: u32,
     /// When the entry was last used: nanoseconds of `CLOCK_MONOTONIC`. Written at most once a second.
     pub last_seen: u64,
 }
 
-const _: () = assert!(size_of::<FlowValue>() == 56);
+const _: () = assert!(size_of::<FlowValue>() == 64);
 
 impl FlowValue {
     /// All zero.
@@ -105,6 +121,9 @@ impl FlowValue {
         source_port: Port::new(0),
         destination_port: Port::new(0),
         flags: 0,
+        addresses_sum: 0,
+        ports_sum: 0,
+        pad: 0,
         last_seen: 0,
     };
     /// A FIN was seen in this entry's direction.

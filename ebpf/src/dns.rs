@@ -17,7 +17,7 @@ use crate::{headers::Headers, packet::Packet, tables::Tables};
 use question::Question;
 
 /// The port of DNS.
-const PORT: u16 = 53;
+pub const PORT: Port = Port::new(53);
 
 /// A UDP header, fields as they lie in memory (network byte order).
 #[repr(C)]
@@ -82,8 +82,7 @@ impl Scratch {
     };
 }
 
-/// Answers a question: the packet is then the answer, addressed to the asker. `Ok(None)` where the packet is not to
-/// the port of DNS.
+/// Answers a question: the packet is then the answer, addressed to the asker.
 ///
 /// # Errors
 /// Why the question is left to the DNS pods, with the packet untouched; [`Cause::HelperFailed`] where it is not.
@@ -92,15 +91,12 @@ pub fn answer<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     headers: &Headers,
-) -> Result<Option<Cause>, Cause> {
+) -> Result<Cause, Cause> {
     let udp: UdpHeader = packet.load(headers.transport)?;
-    if udp.destination.get() != PORT {
-        return Ok(None);
-    }
     let scratch = tables.scratch().ok_or(Cause::NotConfigured)?;
     scratch.headers = *headers;
     scratch.udp = udp;
-    resolve(packet, tables, scratch).map(Some)
+    resolve(packet, tables, scratch)
 }
 
 #[inline(never)]

@@ -39,7 +39,7 @@ const UDP_NEEDED: u32 = 8;
 
 /// What a transport header says to a flow.
 #[derive(Clone, Copy, Debug)]
-struct Segment {
+pub struct Segment {
     ports: Ports,
     /// The flags of [`FlowValue`] that this packet adds.
     adds: u32,
@@ -50,8 +50,11 @@ struct Segment {
 impl Segment {
     /// Reads the ports, and the flags of TCP. A header that ends before its checksum is too short: it could be read
     /// but not be written.
+    ///
+    /// # Errors
+    /// [`Cause::TooShort`].
     #[inline(always)]
-    fn read(packet: &impl Packet, headers: &Headers) -> Result<Self, Cause> {
+    pub fn read(packet: &impl Packet, headers: &Headers) -> Result<Self, Cause> {
         let tcp = headers.protocol == protocol::TCP;
         let needed = if tcp { TCP_NEEDED } else { UDP_NEEDED };
         if packet.length() < headers.transport + needed {
@@ -80,16 +83,23 @@ impl Segment {
         Ok(Self { ports, adds, opens })
     }
 
+    /// The destination port.
+    #[inline(always)]
+    pub const fn destination(&self) -> Port {
+        self.ports.destination
+    }
+
     /// Writes the key of this packet's flow.
     #[inline(always)]
     fn write_key(&self, headers: &Headers, direction: u8, key: &mut FlowKey) {
-        key.source = headers.source;
-        key.destination = headers.destination;
-        key.source_port = self.ports.source;
-        key.destination_port = self.ports.destination;
-        key.protocol = headers.protocol;
-        key.direction = direction;
-        key.pad = 0;
+        let ports = bytemuck::cast(self.ports);
+        key.write(
+            &headers.source,
+            &headers.destination,
+            ports,
+            headers.protocol,
+            direction,
+        );
     }
 }
 
@@ -142,42 +152,22 @@ impl Work {
 /// Gives a packet what its flow says; [`Verdict::Continue`] where there is no flow, or it has to be opened anew.
 ///
 /// # Errors
-/// [`Cause::TooShort`], [`Cause::HelperFailed`].
+/// [`Cause::HelperFailed`].
 #[inline(always)]
 pub fn follow<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     headers: &Headers,
+    segment: &Segment,
     direction: u8,
 ) -> Result<Verdict, Cause> {
-    follow_packed(packet, tables, headers, direction).unpack()
-}
-
-#[inline(never)]
-fn follow_packed<P: Packet, T: Tables>(
-    packet: &mut P,
-    tables: &T,
-    headers: &Headers,
-    direction: u8,
-) -> Packed {
-    Packed::new(follow_here(packet, tables, headers, direction))
-}
-
-#[inline(always)]
-fn follow_here<P: Packet, T: Tables>(
-    packet: &mut P,
-    tables: &T,
-    headers: &Headers,
-    direction: u8,
-) -> Result<Verdict, Cause> {
-    let segment = Segment::read(packet, headers)?;
     let work = tables.work().ok_or(Cause::NotConfigured)?;
     segment.write_key(headers, direction, &mut work.key);
     if !tables.flow(&work.key, work.key.check(), segment.adds, &mut work.flow) {
         return Ok(Verdict::Continue);
     }
     if work.flow.flags & FlowValue::FORWARD != 0 {
-        match leaves(tables, headers, &segment, &work.flow) {
+        match leaves(tables, headers, segment, &work.flow) {
             Leaves::No => {}
             Leaves::Reopened => return Ok(Verdict::Continue),
             Leaves::Because(cause) => {
@@ -191,7 +181,7 @@ fn follow_here<P: Packet, T: Tables>(
     } else {
         Cause::Translated
     };
-    apply(packet, tables, headers, segment.ports, &work.flow, cause)
+    apply(packet, tables, headers, &work.flow, cause)
 }
 
 /// Chooses a backend for a new flow, records the flow and gives the packet what it says.
@@ -203,13 +193,19 @@ pub fn open<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     headers: &Headers,
+    segment: &Segment,
 ) -> Result<Verdict, Cause> {
-    open_packed(packet, tables, headers).unpack()
+    open_packed(packet, tables, headers, segment).unpack()
 }
 
 #[inline(never)]
-fn open_packed<P: Packet, T: Tables>(packet: &mut P, tables: &T, headers: &Headers) -> Packed {
-    Packed::new(open_here(packet, tables, headers))
+fn open_packed<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    headers: &Headers,
+    segment: &Segment,
+) -> Packed {
+    Packed::new(open_here(packet, tables, headers, segment))
 }
 
 #[inline(always)]
@@ -217,8 +213,8 @@ fn open_here<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     headers: &Headers,
+    segment: &Segment,
 ) -> Result<Verdict, Cause> {
-    let segment = Segment::read(packet, headers)?;
     let work = tables.work().ok_or(Cause::NotConfigured)?;
     segment.write_key(headers, FlowKey::FROM_POD, &mut work.key);
     work.frontend_key.address = headers.destination;
@@ -232,14 +228,7 @@ fn open_here<P: Packet, T: Tables>(
         return Err(Cause::Takeover);
     }
     match tables.record(work) {
-        Ok(()) => apply(
-            packet,
-            tables,
-            headers,
-            segment.ports,
-            &work.flow,
-            Cause::FlowCreated,
-        ),
+        Ok(()) => apply_first(packet, tables, headers, &work.flow).unpack(),
         Err(Cause::NoEndpointsRejected) => reject(packet, headers),
         Err(Cause::NoEndpointsDropped) => Ok(Verdict::Drop(Cause::NoEndpointsDropped)),
         Err(cause) => Err(cause),
@@ -313,17 +302,26 @@ pub fn record<T: Tables>(tables: &T, work: &mut Work) -> Result<(), Cause> {
     Err(Cause::PortsExhausted)
 }
 
+#[inline(never)]
+fn apply_first<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    headers: &Headers,
+    flow: &FlowValue,
+) -> Packed {
+    Packed::new(apply(packet, tables, headers, flow, Cause::FlowCreated))
+}
+
 /// Gives a packet what its flow says, and tells its later fragments.
 #[inline(always)]
 fn apply<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     headers: &Headers,
-    old: Ports,
     flow: &FlowValue,
     cause: Cause,
 ) -> Result<Verdict, Cause> {
-    rewrite::segment(packet, headers, old, flow)?;
+    rewrite::segment(packet, headers, flow)?;
     if headers.fragment {
         fragment::remember(tables, headers, flow);
     }
@@ -408,6 +406,7 @@ fn write_entries(tables: &impl Tables, work: &mut Work, check: u32, other_port: 
         flow.flags |= FlowValue::LOCAL_DNS;
     }
     flow.last_seen = tables.now();
+    rewrite::sums(key, flow);
 
     back_key.source = flow.destination;
     back_key.source_port = flow.destination_port;
@@ -428,6 +427,7 @@ fn write_entries(tables: &impl Tables, work: &mut Work, check: u32, other_port: 
     back.destination_port = key.source_port;
     back.flags = flow.flags & FlowValue::HAIRPIN;
     back.last_seen = flow.last_seen;
+    rewrite::sums(back_key, back);
 }
 
 /// Records the entry for the way back, where nobody else has it: two Services may share a backend and be asked from

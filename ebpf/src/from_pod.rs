@@ -5,7 +5,9 @@ use core::mem::MaybeUninit;
 use signpost_common::{Cause, dns::Config, flow::FlowKey, service::AddressValue};
 
 use crate::{
-    dns, flow, fragment,
+    dns,
+    flow::{self, Segment},
+    fragment,
     headers::{Headers, protocol},
     icmp,
     packet::Packet,
@@ -26,38 +28,54 @@ pub fn from_pod<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Result<Verd
         // Counting what is not known to concern a Service would make the counter say nothing.
         return Ok(Verdict::Continue);
     };
-    let address = tables.address(&headers.destination);
-    if address & (AddressValue::SERVICE | AddressValue::DNS) == 0 {
-        return Ok(unserved(tables, headers, address));
-    }
-    if headers.later_fragment {
-        return fragment::follow(packet, tables, headers, FlowKey::FROM_POD);
-    }
-    if icmp::is_icmp(headers) {
-        return icmp::from_pod(packet, tables, headers);
-    }
-    if !flow::is_translated(headers.protocol) {
+    if headers.later_fragment || !flow::is_translated(headers.protocol) {
+        let address = tables.address(&headers.destination);
+        if address & OURS == 0 {
+            return Ok(unserved(tables, headers, address));
+        }
+        if headers.later_fragment {
+            return fragment::follow(packet, tables, headers, FlowKey::FROM_POD);
+        }
+        if icmp::is_icmp(headers) {
+            return icmp::from_pod(packet, tables, headers);
+        }
         return Err(Cause::Protocol);
     }
-    if address & AddressValue::DNS != 0 && headers.protocol == protocol::UDP && !headers.fragment {
+    let segment = match Segment::read(packet, headers) {
+        Ok(segment) => segment,
+        Err(_) if tables.address(&headers.destination) & OURS == 0 => return Ok(Verdict::Continue),
+        Err(cause) => return Err(cause),
+    };
+    let question = headers.protocol == protocol::UDP
+        && segment.destination() == dns::PORT
+        && !headers.fragment
+        && tables.address(&headers.destination) & AddressValue::DNS != 0;
+    if question {
         match dns::answer(packet, tables, headers) {
-            Ok(None) => {}
-            Ok(Some(cause)) => return Ok(Verdict::SendBack(cause)),
+            Ok(cause) => return Ok(Verdict::SendBack(cause)),
             Err(Cause::HelperFailed) => return Err(Cause::HelperFailed),
             Err(cause) => tables.count(cause),
         }
     }
-    match flow::follow(packet, tables, headers, FlowKey::FROM_POD)? {
+    // Flows come before addresses: most packets to a Service have one, and those of a Service that is gone keep theirs.
+    match flow::follow(packet, tables, headers, &segment, FlowKey::FROM_POD)? {
         Verdict::Continue => {}
         verdict => return Ok(verdict),
     }
-    match flow::open(packet, tables, headers) {
+    let address = tables.address(&headers.destination);
+    if address & OURS == 0 {
+        return Ok(unserved(tables, headers, address));
+    }
+    match flow::open(packet, tables, headers, &segment) {
         Err(Cause::NoFrontend) if address & AddressValue::CLUSTER_IP != 0 => {
             undefined_port(packet, tables, headers)
         }
         result => result,
     }
 }
+
+/// Flags of addresses that packets are translated to or answered from.
+const OURS: u32 = AddressValue::SERVICE | AddressValue::DNS;
 
 /// An address at which no Service answers, though it may be in a range of theirs.
 #[inline(always)]

@@ -101,6 +101,10 @@ pub struct Headers {
     pub later_fragment: bool,
     /// IPv4 header checksum as it lies in memory; 0 for IPv6.
     pub checksum: u16,
+    /// Time to live, or hop limit.
+    pub ttl: u8,
+    /// Nothing.
+    pub pad: u8,
 }
 
 impl Headers {
@@ -116,6 +120,8 @@ impl Headers {
         fragment: false,
         later_fragment: false,
         checksum: 0,
+        ttl: 0,
+        pad: 0,
     };
 
     /// All zero, made in its place word by word: for an assignment of that many words the compiler calls a function that
@@ -198,6 +204,7 @@ impl Headers {
         self.fragment = fragment & 0x3fff != 0;
         self.later_fragment = fragment & 0x1fff != 0;
         self.checksum = header.checksum;
+        self.ttl = header.ttl;
         Ok(())
     }
 
@@ -209,6 +216,7 @@ impl Headers {
         self.transport = at + size_of::<Ipv6Header>() as u32;
         self.transport_length = u16::from_be(header.length) as u32;
         self.identification = 0;
+        self.ttl = header.hops;
         self.protocol = header.next;
         self.v4 = false;
         self.fragment = false;

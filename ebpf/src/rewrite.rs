@@ -1,7 +1,10 @@
 //! Gives a packet its new addresses and ports.
 
 use bytemuck::{AnyBitPattern, NoUninit};
-use signpost_common::{Address, Cause, Port, flow::FlowValue};
+use signpost_common::{
+    Address, Cause, Port,
+    flow::{FlowKey, FlowValue},
+};
 
 use crate::{
     headers::{Headers, protocol},
@@ -27,18 +30,13 @@ struct V4Tail {
     addresses: [[u16; 2]; 2],
 }
 
-/// The same with the ports, which follow it: there are no options.
-#[repr(C)]
-#[derive(Clone, Copy, NoUninit, AnyBitPattern)]
-struct V4TailAndPorts {
-    tail: V4Tail,
-    ports: Ports,
-}
+/// The end of an IPv4 header without options, from its TTL on, with the ports behind it.
+const V4_TAIL_AND_PORTS: u32 = 12;
 
 /// Length of [`V4Tail`].
 const V4_TAIL: u32 = size_of::<V4Tail>() as u32;
 
-const _: () = assert!(V4_TAIL == 10 && size_of::<V4TailAndPorts>() == 14);
+const _: () = assert!(V4_TAIL == 10);
 
 /// Replaces the addresses. What this changes in a transport checksum is returned.
 ///
@@ -69,44 +67,62 @@ pub fn addresses(
 ///
 /// # Errors
 /// [`Cause::HelperFailed`].
-#[inline(never)]
+#[inline(always)]
 pub fn segment<P: Packet>(
     packet: &mut P,
     headers: &Headers,
-    old: Ports,
     flow: &FlowValue,
 ) -> Result<(), Cause> {
     let udp = headers.protocol == protocol::UDP;
     let checksum = headers.transport + if udp { 6 } else { 16 };
-    let new = Ports {
+    let ports = Ports {
         source: flow.source_port,
         destination: flow.destination_port,
     };
-    let difference = if headers.v4 {
-        let (difference, tail) = v4_tail(headers, &flow.source, &flow.destination);
-        packet.store(
-            headers.transport - V4_TAIL,
-            &V4TailAndPorts { tail, ports: new },
-        )?;
-        difference
+    let addresses = Sum::default().add16(flow.addresses_sum);
+    if headers.v4 {
+        let [low, high] = addresses.update(headers.checksum).to_ne_bytes();
+        let tail = [
+            [
+                u32::from_ne_bytes([headers.ttl, headers.protocol, low, high]),
+                flow.source.words()[3],
+            ],
+            [flow.destination.words()[3], bytemuck::cast(ports)],
+        ]
+        .map(bytemuck::cast::<_, u64>);
+        packet.store(headers.transport - V4_TAIL_AND_PORTS, &tail)?;
     } else {
-        let difference = addresses(packet, headers, &flow.source, &flow.destination)?;
-        if old != new {
-            packet.store(headers.transport, &new)?;
-        }
-        difference
-    };
-    packet.update_checksum(checksum, difference, Part::PseudoHeader, udp)?;
-    if old == new {
+        packet.store(
+            headers.ip() + 8,
+            &[flow.source.words(), flow.destination.words()],
+        )?;
+        packet.store(headers.transport, &ports)?;
+    }
+    packet.update_checksum(checksum, addresses, Part::PseudoHeader, udp)?;
+    if flow.ports_sum == NOTHING {
         return Ok(());
     }
-    let ports = Sum::default()
-        .remove16(old.source.wire())
-        .add16(new.source.wire())
-        .remove16(old.destination.wire())
-        .add16(new.destination.wire());
+    let ports = Sum::default().add16(flow.ports_sum);
     packet.update_checksum(checksum, ports, Part::Segment, udp)
 }
+
+/// Works out what a flow changes in checksums: [`FlowValue::addresses_sum`] and [`FlowValue::ports_sum`].
+#[inline(always)]
+pub fn sums(key: &FlowKey, flow: &mut FlowValue) {
+    flow.addresses_sum = Sum::default()
+        .replace_address(key.source.words(), flow.source.words())
+        .replace_address(key.destination.words(), flow.destination.words())
+        .fold();
+    flow.ports_sum = Sum::default()
+        .remove16(key.source_port.wire())
+        .add16(flow.source_port.wire())
+        .remove16(key.destination_port.wire())
+        .add16(flow.destination_port.wire())
+        .fold();
+}
+
+/// A sum that changes nothing; never zero, because what is taken away is added inverted.
+const NOTHING: u16 = 0xffff;
 
 /// The end of an IPv4 header with these addresses, and what that changes in a transport checksum.
 #[inline(always)]

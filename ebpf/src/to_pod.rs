@@ -5,7 +5,13 @@ use core::mem::MaybeUninit;
 use signpost_common::{Cause, flow::FlowKey};
 
 use crate::{
-    flow, fragment, headers::Headers, icmp, packet::Packet, tables::Tables, verdict::Verdict,
+    flow::{self, Segment},
+    fragment,
+    headers::Headers,
+    icmp,
+    packet::Packet,
+    tables::Tables,
+    verdict::Verdict,
 };
 
 /// Gives a backend's packet the Service's address as its source again; everything else is none of its business.
@@ -34,8 +40,8 @@ pub fn to_pod<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Result<Verdic
     if !flow::is_translated(headers.protocol) {
         return Ok(Verdict::Continue);
     }
-    match flow::follow(packet, tables, headers, FlowKey::TO_POD) {
-        Err(Cause::TooShort) => Ok(Verdict::Continue),
-        done => done,
-    }
+    let Ok(segment) = Segment::read(packet, headers) else {
+        return Ok(Verdict::Continue);
+    };
+    flow::follow(packet, tables, headers, &segment, FlowKey::TO_POD)
 }

@@ -196,8 +196,7 @@ fn ask(tables: &Memory, name: &Name, kind: RecordType) -> anyhow::Result<Answer>
         "the question does not fit into a packet"
     );
     let outcome = match dns::answer(&mut frame, tables, &headers) {
-        Ok(Some(cause)) => Ok((cause, &frame.0[ETHERNET as usize + IPV4 + UDP..])),
-        Ok(None) => Err(Cause::DnsUnusual),
+        Ok(cause) => Ok((cause, &frame.0[ETHERNET as usize + IPV4 + UDP..])),
         Err(cause) => Err(cause),
     };
     Answer::new(name, kind, outcome)

@@ -4,7 +4,7 @@ use core::ptr::{addr_of, read_volatile};
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST},
-    helpers::{bpf_get_prandom_u32, bpf_ktime_get_ns},
+    helpers::{bpf_get_prandom_u32, bpf_jiffies64, bpf_ktime_get_ns},
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray},
 };
@@ -77,6 +77,20 @@ static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 #[map(name = "work")]
 static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
 
+/// The clock, read once a tick of the kernel (1 to 10 ms): nothing here is about shorter times, and reading it costs
+/// as much as a look-up.
+#[map(name = "tick")]
+static TICK: PerCpuArray<Tick> = PerCpuArray::with_max_entries(1, 0);
+
+/// A tick of the kernel.
+#[repr(C)]
+struct Tick {
+    /// Ticks since boot.
+    number: u64,
+    /// Nanoseconds of `CLOCK_MONOTONIC` when it was first seen.
+    at: u64,
+}
+
 /// The maps of this instance.
 pub struct Maps;
 
@@ -123,7 +137,7 @@ impl Tables for Maps {
                 return false;
             }
             let now = self.now();
-            if now.wrapping_sub(to.last_seen) > SEEN_EVERY {
+            if now.saturating_sub(to.last_seen) > SEEN_EVERY {
                 (*found).last_seen = now;
             }
             if to.flags & add_flags != add_flags {
@@ -231,8 +245,20 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn now(&self) -> u64 {
-        // SAFETY: no preconditions.
-        unsafe { bpf_ktime_get_ns() }
+        let Some(tick) = TICK.get_ptr_mut(0) else {
+            return 0;
+        };
+        // SAFETY: the element belongs to this CPU, and the helpers have no preconditions.
+        unsafe {
+            let number = bpf_jiffies64();
+            if (*tick).number != number {
+                *tick = Tick {
+                    number,
+                    at: bpf_ktime_get_ns(),
+                };
+            }
+            (*tick).at
+        }
     }
 
     #[inline(always)]
