@@ -1,5 +1,7 @@
 //! Negative answers: only where it is proven that a name does not exist.
 
+use core::ptr::{read_volatile, write_volatile};
+
 use signpost_common::{
     Cause,
     dns::{Config, NameValue, SOA_LENGTH, SOA_POINTERS},
@@ -87,7 +89,7 @@ pub fn write<P: Packet, T: Tables>(
     let zone_label = scratch.question.labels - config.zone.labels;
     let zone_at = scratch.starts[zone_label as usize & 31];
     let pointer = (0xc000 | (DNS as u16 + zone_at)).to_be_bytes();
-    scratch.soa = config.soa;
+    copy_words(&mut scratch.soa, &config.soa);
     let mut sum = Sum::default();
     for at in SOA_POINTERS {
         scratch.soa[at] = pointer[0];
@@ -107,6 +109,21 @@ pub fn write<P: Packet, T: Tables>(
     let at = answer::make_room(packet, scratch, &records)?;
     packet.store_part(at, &scratch.soa, 0, SOA_LENGTH as u32)?;
     answer::finish(packet, scratch, &records)
+}
+
+/// In long words; for an assignment the compiler would move byte after byte.
+#[inline(always)]
+fn copy_words(to: &mut [u8; 56], from: &[u8; 56]) {
+    let mut at = 0;
+    while at < 56 {
+        // SAFETY: inside both; the machines that the programs run on load and store words at any address, and where
+        // the scratch area and the configuration have it is a multiple of four.
+        unsafe {
+            let word = read_volatile(from.as_ptr().add(at).cast::<u32>());
+            write_volatile(to.as_mut_ptr().add(at).cast::<u32>(), word);
+        }
+        at += 4;
+    }
 }
 
 #[inline(always)]

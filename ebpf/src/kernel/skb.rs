@@ -62,7 +62,9 @@ impl Skb {
         // SAFETY: the context is valid while the program runs. On a bridge port the packet is of type OTHERHOST, which
         // the pod's stack would drop; only kernels from 6.15 on reset it themselves.
         unsafe {
-            bpf_skb_change_type(self.0, PACKET_HOST);
+            if (*self.0).pkt_type != PACKET_HOST {
+                bpf_skb_change_type(self.0, PACKET_HOST);
+            }
             bpf_redirect_peer((*self.0).ifindex, 0) as i32
         }
     }
