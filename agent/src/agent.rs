@@ -18,6 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    addresses::LocalAddresses,
     admin::{Guard, Health, Metrics},
     dataplane::{Dataplane, Refusal, Update},
     interfaces::{Interface, InterfaceEvent},
@@ -26,6 +27,7 @@ use crate::{
     zone::ZoneConfig,
 };
 
+pub mod admission;
 pub mod desired;
 pub mod notices;
 pub mod report;
@@ -71,6 +73,8 @@ pub struct Inputs {
     pub events: mpsc::Receiver<Event>,
     /// Pods' interfaces that come and go.
     pub interfaces: mpsc::Receiver<InterfaceEvent>,
+    /// The addresses of this node's interfaces, once they are known.
+    pub addresses: watch::Receiver<Option<LocalAddresses>>,
     /// Whether the source is in sync with where it reads from.
     pub in_sync: watch::Receiver<bool>,
 }
@@ -180,6 +184,11 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
                     anyhow::ensure!(changed.is_ok(), "the source ended");
                     self.publish.in_sync(*inputs.in_sync.borrow());
                 }
+                changed = inputs.addresses.changed() => {
+                    anyhow::ensure!(changed.is_ok(), "the watch of this node's addresses ended");
+                    self.addresses(inputs.addresses.borrow_and_update().clone());
+                    Waiting::extend(&mut waiting);
+                }
                 _ = tick.tick() => self.tick(*inputs.in_sync.borrow()),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     waiting = None;
@@ -193,11 +202,18 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
     }
 
     fn take_in(&mut self, event: Event) {
+        let event = self.desired.admit(event);
         self.metrics.event(&event);
         self.publish.event(&event);
         let registry = &mut self.registry;
         if catch_unwind(AssertUnwindSafe(|| registry.apply(event))).is_err() {
             tracing::error!("an event was lost through a fault in signpost; please report it");
+        }
+    }
+
+    fn addresses(&mut self, addresses: Option<LocalAddresses>) {
+        if let Some(addresses) = addresses {
+            self.desired.set_local(addresses);
         }
     }
 
@@ -434,11 +450,15 @@ fn merge(unapplied: &mut Option<Update>, update: Update) {
                 names,
                 node_addresses,
                 dns_addresses,
+                foreign_addresses,
+                service_ranges,
                 serial,
             } = update;
             earlier.ports.extend(ports);
             earlier.names.extend(names);
             earlier.node_addresses = node_addresses.or(earlier.node_addresses.take());
+            earlier.foreign_addresses = foreign_addresses.or(earlier.foreign_addresses.take());
+            earlier.service_ranges = service_ranges.or(earlier.service_ranges.take());
             earlier.dns_addresses = dns_addresses.or(earlier.dns_addresses.take());
             earlier.serial = serial;
         }

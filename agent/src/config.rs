@@ -14,6 +14,8 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 
+use crate::plan::node_ports::NodePortAddress;
+
 const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 
 /// Where an instance keeps what outlives its process. All commands that read need these and nothing else.
@@ -103,6 +105,42 @@ pub struct AgentConfig {
         default_value = "10.96.0.0/12"
     )]
     pub service_range: Vec<IpNet>,
+
+    /// At which of this node's addresses NodePorts are served: networks, or `primary` (one address a family, those of
+    /// the Node object), `localhost`, `all` (without the loopback)
+    #[arg(
+        long,
+        env = "SIGNPOST_NODEPORT_ADDRESSES",
+        value_name = "CIDR|KEYWORD",
+        value_delimiter = ',',
+        default_value = "primary"
+    )]
+    pub nodeport_addresses: Vec<NodePortAddress>,
+
+    /// Whether the addresses in spec.externalIPs of Services are served. Whoever may write a Service can draw any
+    /// address to it by them (CVE-2020-8554)
+    #[arg(
+        long,
+        env = "SIGNPOST_EXTERNAL_IPS",
+        value_name = "BOOL",
+        default_value_t = true,
+        action = clap::ArgAction::Set
+    )]
+    pub external_ips: bool,
+
+    /// Networks that pods have their addresses from: what comes to a ClusterIP from elsewhere is masqueraded, for its
+    /// answers may not find their way back otherwise
+    #[arg(
+        long,
+        env = "SIGNPOST_CLUSTER_CIDR",
+        value_name = "CIDR",
+        value_delimiter = ','
+    )]
+    pub cluster_cidr: Vec<IpNet>,
+
+    /// Masquerade everything that goes to a ClusterIP
+    #[arg(long, env = "SIGNPOST_MASQUERADE_ALL")]
+    pub masquerade_all: bool,
 
     /// Names of the pods' host-side interfaces; `*` stands for any letters
     #[arg(
@@ -243,6 +281,10 @@ impl AgentConfig {
             kubeconfig = ?self.kubeconfig,
             api_server = self.api_server,
             service_range = ?self.service_range,
+            nodeport_addresses = ?self.nodeport_addresses,
+            external_ips = self.external_ips,
+            cluster_cidr = ?self.cluster_cidr,
+            masquerade_all = self.masquerade_all,
             pod_interfaces = ?self.pod_interfaces,
             bpffs_root = ?self.instance.bpffs_root,
             state_folder = ?self.instance.state_folder,
@@ -322,6 +364,24 @@ mod tests {
         .unwrap();
         assert_eq!(config.dns_address.len(), 2);
         assert_eq!(config.service_range.len(), 2);
+    }
+
+    #[test]
+    fn node_ports_are_served_at_the_primary_addresses_unless_others_are_named() {
+        let at = |config: AgentConfig| -> Vec<String> {
+            let entries = config.nodeport_addresses.iter();
+            entries.map(ToString::to_string).collect()
+        };
+        assert_eq!(at(parse(&[]).unwrap()), ["primary"]);
+        let named = parse(&["--nodeport-addresses=localhost,192.0.2.0/24"]).unwrap();
+        assert_eq!(at(named), ["localhost", "192.0.2.0/24"]);
+        assert!(parse(&["--nodeport-addresses=eth0"]).is_err());
+    }
+
+    #[test]
+    fn external_ips_can_be_refused() {
+        assert!(parse(&[]).unwrap().external_ips);
+        assert!(!parse(&["--external-ips=false"]).unwrap().external_ips);
     }
 
     #[test]

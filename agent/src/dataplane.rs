@@ -1,6 +1,11 @@
 //! What carries a plan and a zone out: the only modules that make BPF or netlink calls.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use ipnet::IpNet;
 
 use crate::{
     plan::{PortName, PortPlan},
@@ -17,12 +22,26 @@ pub struct Update {
     /// Names of the cluster's zone.
     pub names: BTreeMap<Name, Option<NameEntry>>,
     /// This node's addresses, where they changed.
-    pub node_addresses: Option<Vec<IpAddr>>,
+    pub node_addresses: Option<NodeAddresses>,
     /// The cluster DNS addresses, where they changed: questions sent there may be answered. They may be learned from
     /// a Service, so a dataplane does not know them when it is opened.
     pub dns_addresses: Option<Vec<IpAddr>>,
+    /// The ClusterIPs that somebody else serves, where they changed.
+    pub foreign_addresses: Option<BTreeSet<IpAddr>>,
+    /// The networks that ClusterIPs are given out of, where they changed: of their addresses those that are none of a
+    /// Service are cut off.
+    pub service_ranges: Option<BTreeSet<IpNet>>,
     /// The zone's SOA serial.
     pub serial: u32,
+}
+
+/// The addresses of this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeAddresses {
+    /// All of its interfaces' addresses, those of the loopback included.
+    pub all: BTreeSet<IpAddr>,
+    /// Those at which NodePorts are served.
+    pub node_ports: BTreeSet<IpAddr>,
 }
 
 /// What a dataplane did with an update.

@@ -3,6 +3,7 @@
 //! Data flows one way; a module only knows those before it in this list:
 //! [`model`] ← [`source`] (I/O) → [`registry`] → [`plan`], [`zone`] → [`dataplane`] (I/O), [`dns`] (I/O).
 
+pub mod addresses;
 pub mod admin;
 pub mod agent;
 pub mod cli;

@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// Namespace and name of an object; the namespace is empty for cluster-wide ones.
@@ -219,6 +220,8 @@ pub struct Service {
     pub kind: ServiceKind,
     /// `spec.ports`, those that can be used.
     pub ports: Vec<ServicePort>,
+    /// The ways in for clients outside the cluster, beside the ports' NodePorts.
+    pub ways_in: WaysIn,
     /// `spec.internalTrafficPolicy` is `Local`.
     pub internal_local: bool,
     /// `spec.externalTrafficPolicy` is `Local`.
@@ -228,6 +231,19 @@ pub struct Service {
     /// Carries neither `service.kubernetes.io/service-proxy-name` nor `service.kubernetes.io/headless`: ours to proxy.
     /// Names exist for it all the same.
     pub proxied: bool,
+}
+
+/// Where clients outside the cluster find a Service, and which of them are let in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaysIn {
+    /// `spec.externalIPs`.
+    pub external_ips: Vec<IpAddr>,
+    /// The IPs of `status.loadBalancer.ingress` that a node has to serve: `ipMode` is `VIP` or absent (KEP-1860).
+    pub load_balancer_ips: Vec<IpAddr>,
+    /// `spec.loadBalancerSourceRanges`: who may use the load balancer's IPs. Of a family without any, everybody.
+    pub source_ranges: Vec<IpNet>,
+    /// `spec.healthCheckNodePort` of a Service of type LoadBalancer with `externalTrafficPolicy: Local`, else 0.
+    pub health_check_node_port: u16,
 }
 
 /// Where clients of a Service are sent.
@@ -314,6 +330,17 @@ pub struct Node {
     pub name: ObjectName,
     /// `metadata.labels`.
     pub labels: BTreeMap<String, String>,
-    /// `status.addresses` of type InternalIP and ExternalIP.
+    /// `status.addresses` of type InternalIP, then those of type ExternalIP.
     pub addresses: Vec<IpAddr>,
+    /// `metadata.deletionTimestamp` is set, or the cluster autoscaler has tainted the node for deletion: load
+    /// balancers are to leave it (KEP-3836).
+    pub leaving: bool,
+}
+
+impl Node {
+    /// The node's primary address of a family, as kube-proxy finds it: the first one.
+    pub fn primary(&self, family: Family) -> Option<IpAddr> {
+        let mut addresses = self.addresses.iter().copied();
+        addresses.find(|address| Family::of(*address) == family)
+    }
 }

@@ -2,11 +2,13 @@
 
 mod endpoints;
 mod frontends;
+pub mod node_ports;
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
+
+use ipnet::IpNet;
 
 use self::endpoints::{Candidate, Policies};
 use crate::{
@@ -45,16 +47,33 @@ pub struct PortPlan {
     pub external_local: bool,
     /// Some endpoint could serve under some policy: an empty set drops instead of rejecting.
     pub any_endpoints: bool,
+    /// The sources that may use the load balancer's IPs; empty for all.
+    pub source_ranges: Vec<IpNet>,
     /// Session affinity by client IP, in seconds.
     pub affinity_timeout: Option<u32>,
     /// This is the cluster's DNS Service: one of its frontends is a DNS address of the node.
     pub dns: bool,
 }
 
+/// The ways to a service port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FrontendKind {
+    /// The Service's own address.
+    ClusterIp,
+    /// A port at this node's addresses.
+    NodePort,
+    /// An address in `spec.externalIPs`.
+    ExternalIp,
+    /// An address of the load balancer.
+    LoadBalancer,
+}
+
 /// A virtual address and port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Frontend {
-    /// The address.
+    /// Which way it is.
+    pub kind: FrontendKind,
+    /// The address; that of a NodePort is the unspecified one of the family.
     pub address: IpAddr,
     /// The port.
     pub port: u16,
@@ -121,7 +140,7 @@ pub fn plan(
             let dns = reach
                 .frontends
                 .iter()
-                .any(|f| config.dns.contains(&f.address));
+                .any(|f| f.kind == FrontendKind::ClusterIp && config.dns.contains(&f.address));
             let policies = Policies {
                 internal_local: service.internal_local,
                 external_local: reach.external && service.external_local,
@@ -145,6 +164,7 @@ pub fn plan(
                 local: sets.local,
                 internal_local: policies.internal_local,
                 external_local: policies.external_local,
+                source_ranges: reach.source_ranges,
                 affinity_timeout: service.affinity_timeout,
                 dns,
             };

@@ -4,19 +4,18 @@
 //! applies thousands of changes a minute.
 
 mod claims;
+mod contest;
 #[cfg(test)]
 mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
     sync::Arc,
 };
 
+pub use self::claims::Claim;
 use self::claims::Claims;
-use crate::model::{
-    EndpointSlice, Event, Kind, Node, Object, ObjectName, Problem, Service, ServiceKind,
-};
+use crate::model::{EndpointSlice, Event, Kind, Node, Object, ObjectName, Problem, Service};
 
 /// All objects, with the indexes that plan and zone ask for.
 #[derive(Debug, Default)]
@@ -28,6 +27,8 @@ pub struct Registry {
     namespaces: BTreeSet<Arc<str>>,
     node: Option<Node>,
     claims: Claims,
+    /// External addresses and ports that are in vain because another Service has them at its ClusterIP, by claimant.
+    shadowed: BTreeMap<Claim, BTreeSet<ObjectName>>,
     /// What is wrong with each object, by kind and name.
     problems: BTreeMap<(String, ObjectName), Vec<Problem>>,
     /// Lists that have begun: what is there and was not named since.
@@ -45,7 +46,7 @@ struct Unnamed {
 /// What changed since it was last asked: plan and zone recompute these and nothing else.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Services that changed, or whose EndpointSlices did, or that came or went, or that won or lost a ClusterIP.
+    /// Services that changed, or whose EndpointSlices did, or that came or went, or that won or lost an address or port.
     /// A Service is named here for its EndpointSlices even when it does not exist itself.
     pub services: BTreeSet<ObjectName>,
     /// Namespaces that came or went.
@@ -98,13 +99,13 @@ impl Registry {
     }
 
     /// All that is wrong at the moment: what sources said of each object, and what shows only between objects (a
-    /// ClusterIP that two Services claim).
+    /// address that two Services claim).
     pub fn problems(&self) -> BTreeSet<Problem> {
         self.problems
             .values()
             .flatten()
             .cloned()
-            .chain(self.claims.problems())
+            .chain(self.claim_problems())
             .collect()
     }
 
@@ -156,12 +157,6 @@ impl Registry {
     /// This node, once it is known.
     pub fn node(&self) -> Option<&Node> {
         self.node.as_ref()
-    }
-
-    /// Who may use a ClusterIP: the Service that was created first of those that claim it (by name among equals).
-    /// A Service that owns the address is not displaced by one that claims it later.
-    pub fn owner(&self, address: IpAddr) -> Option<&ObjectName> {
-        self.claims.owner(address)
     }
 
     fn begin(&mut self, kind: Kind) {
@@ -235,7 +230,8 @@ impl Registry {
         match kind {
             Kind::Service => {
                 if let Some(service) = self.services.remove(name) {
-                    self.drop_claims(&service, &[]);
+                    self.unclaim(&service);
+                    self.review([&service]);
                     self.changes.services.insert(service.name);
                 }
             }
@@ -262,32 +258,11 @@ impl Registry {
         if old == Some(&service) {
             return;
         }
-        // A claim that stays is not taken back in between: its owner would lose the address to the next claimant.
-        let before = old.map(|old| (old.created, addresses(old)));
-        for address in addresses(&service) {
-            let renewed = before
-                .filter(|(_, had)| had.contains(address))
-                .map(|(created, _)| created);
-            let lost = self
-                .claims
-                .add(*address, renewed, service.created, &service.name);
-            self.changes.services.extend(lost);
-        }
-        let name = service.name.clone();
-        let kept = addresses(&service).to_vec();
-        if let Some(old) = self.services.insert(name.clone(), service) {
-            self.drop_claims(&old, &kept);
-        }
-        self.changes.services.insert(name);
-    }
-
-    fn drop_claims(&mut self, service: &Service, kept: &[IpAddr]) {
-        for address in addresses(service) {
-            if !kept.contains(address) {
-                let won = self.claims.remove(*address, service.created, &service.name);
-                self.changes.services.extend(won);
-            }
-        }
+        let old = old.cloned();
+        self.claim(old.as_ref(), &service);
+        self.services.insert(service.name.clone(), service.clone());
+        self.review(old.iter().chain([&service]));
+        self.changes.services.insert(service.name);
     }
 
     fn insert_slice(&mut self, slice: EndpointSlice) {
@@ -320,13 +295,6 @@ impl Registry {
             }
         }
         self.changes.services.insert(service);
-    }
-}
-
-fn addresses(service: &Service) -> &[IpAddr] {
-    match &service.kind {
-        ServiceKind::ClusterIp(addresses) => addresses,
-        ServiceKind::Headless | ServiceKind::ExternalName(_) => &[],
     }
 }
 

@@ -10,10 +10,17 @@ use std::{
     sync::Arc,
 };
 
+use ipnet::IpNet;
+
+use super::admission::without_external_ips;
 use crate::{
-    dataplane::{Refusal, Update},
-    model::{Kind, ObjectName, ServiceKind},
-    plan::{self, PlanConfig, PortName},
+    addresses::LocalAddresses,
+    dataplane::{NodeAddresses, Refusal, Update},
+    model::{Event, Family, Kind, ObjectName, ServiceKind},
+    plan::{
+        self, PlanConfig, PortName,
+        node_ports::{self, NodePortAddress},
+    },
     registry::{Changes, Registry},
     zone::{Name, NameEntry, Zone, ZoneConfig},
 };
@@ -23,6 +30,23 @@ const TTL: u32 = 30;
 /// The Service whose ClusterIPs are the cluster's DNS addresses, as kubeadm and every CoreDNS chart name it.
 const DNS_SERVICE: (&str, &str) = ("kube-system", "kube-dns");
 
+/// What is known of a node beforehand.
+#[derive(Clone, Debug)]
+pub struct Given {
+    /// The node's name.
+    pub node: Arc<str>,
+    /// The cluster's domain.
+    pub domain: Name,
+    /// The cluster's DNS addresses; without them they are learned.
+    pub dns: Vec<IpAddr>,
+    /// At which of the node's addresses NodePorts are served.
+    pub node_ports: Vec<NodePortAddress>,
+    /// Whether the external IPs of Services are served.
+    pub external_ips: bool,
+    /// The networks that ClusterIPs are given out of, where the source does not tell.
+    pub service_ranges: BTreeSet<IpNet>,
+}
+
 /// What a node must do, and what of it was handed to the dataplane.
 #[derive(Debug)]
 pub struct Desired {
@@ -31,14 +55,34 @@ pub struct Desired {
     zone: Zone,
     planned: BTreeMap<ObjectName, BTreeSet<PortName>>,
     faults: BTreeMap<String, String>,
+    node_ports: Vec<NodePortAddress>,
+    local: Option<LocalAddresses>,
+    node_addresses: Option<NodeAddresses>,
+    foreign: BTreeMap<ObjectName, Vec<IpAddr>>,
+    external_ips: bool,
+    service_ranges: BTreeSet<IpNet>,
     whole: bool,
 }
 
 impl Desired {
-    /// For a node and a cluster domain. Without `dns` the cluster's DNS addresses are learned.
-    pub fn new(node: Arc<str>, domain: Name, dns: Vec<IpAddr>) -> Self {
+    /// Nothing is planned yet.
+    pub fn new(given: Given) -> Self {
+        let Given {
+            node,
+            domain,
+            dns,
+            node_ports,
+            external_ips,
+            service_ranges,
+        } = given;
         Self {
             learns_dns: dns.is_empty(),
+            node_ports,
+            external_ips,
+            service_ranges,
+            local: None,
+            node_addresses: None,
+            foreign: BTreeMap::new(),
             zone: Zone::new(ZoneConfig {
                 domain,
                 ttl: TTL,
@@ -56,12 +100,14 @@ impl Desired {
     pub fn update(&mut self, registry: &mut Registry, serial: u32) -> Option<Update> {
         let mut changes = registry.take_changes();
         let dns_moved = self.learn_dns(registry);
+        let node_addresses = self.move_node(registry);
         let whole = std::mem::take(&mut self.whole);
         if whole || dns_moved {
             changes = everything(registry, &self.planned);
-        } else if changes.is_empty() {
+        } else if changes.is_empty() && node_addresses.is_none() {
             return None;
         }
+        let foreign_addresses = self.move_foreign(registry, &changes.services, whole);
         let services = if changes.node {
             everything(registry, &self.planned).services
         } else {
@@ -70,14 +116,26 @@ impl Desired {
         Some(Update {
             ports: self.plan(registry, services),
             names: self.names(registry, &changes, serial, dns_moved),
-            node_addresses: changes.node.then(|| {
-                registry
-                    .node()
-                    .map_or_else(Vec::new, |n| n.addresses.clone())
-            }),
+            node_addresses,
+            foreign_addresses,
+            service_ranges: whole.then(|| self.service_ranges.clone()),
             dns_addresses: (whole || dns_moved).then(|| self.plan.dns.clone()),
             serial,
         })
+    }
+
+    /// An event with what this node has to do with it.
+    pub fn admit(&self, event: Event) -> Event {
+        if self.external_ips {
+            event
+        } else {
+            without_external_ips(event)
+        }
+    }
+
+    /// Takes in the addresses of this node's interfaces.
+    pub fn set_local(&mut self, local: LocalAddresses) {
+        self.local = Some(local);
     }
 
     /// The cluster's DNS addresses, given or learned.
@@ -96,6 +154,51 @@ impl Desired {
             object: object.clone(),
             reason: reason.clone(),
         })
+    }
+
+    /// This node's addresses where they changed. Without a Node object that has any, its primary ones are those that the
+    /// kubelet would give it.
+    fn move_node(&mut self, registry: &Registry) -> Option<NodeAddresses> {
+        let local = self.local.as_ref()?;
+        let mut primary: BTreeSet<IpAddr> = [Family::V4, Family::V6]
+            .into_iter()
+            .filter_map(|family| registry.node()?.primary(family))
+            .collect();
+        if primary.is_empty() {
+            primary.clone_from(&local.preferred);
+        }
+        let now = NodeAddresses {
+            node_ports: node_ports::select(&self.node_ports, &local.all, &primary),
+            all: local.all.clone(),
+        };
+        if self.node_addresses.as_ref() == Some(&now) {
+            return None;
+        }
+        self.node_addresses = Some(now.clone());
+        Some(now)
+    }
+
+    /// The ClusterIPs of Services that are not ours to proxy, where they changed.
+    fn move_foreign(
+        &mut self,
+        registry: &Registry,
+        changed: &BTreeSet<ObjectName>,
+        whole: bool,
+    ) -> Option<BTreeSet<IpAddr>> {
+        let mut moved = whole;
+        for name in changed {
+            let service = registry.service(name).filter(|service| !service.proxied);
+            let now = match service.map(|service| &service.kind) {
+                Some(ServiceKind::ClusterIp(addresses)) => Some(addresses.clone()),
+                _ => None,
+            };
+            let before = match now.clone() {
+                Some(addresses) => self.foreign.insert(name.clone(), addresses),
+                None => self.foreign.remove(name),
+            };
+            moved |= before != now;
+        }
+        moved.then(|| self.foreign.values().flatten().copied().collect())
     }
 
     fn learn_dns(&mut self, registry: &Registry) -> bool {

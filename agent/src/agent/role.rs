@@ -1,6 +1,7 @@
 //! `signpost agent`: puts source, loop, dataplane, feed and probes together.
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -8,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow};
+use ipnet::IpNet;
 use signpost_common::Cause;
 use tokio::{
     net::TcpListener,
@@ -19,9 +21,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Agent, AtInterfaces, Desired, Inputs, Publish,
+    desired::Given,
     report::{Report, is_alive},
 };
 use crate::{
+    addresses,
     admin::{
         self, Health, Metrics,
         kernel::{Kernel, MapFill},
@@ -96,7 +100,17 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
     wait_for_predecessor(&config.instance.bpffs_root).await;
     let domain = Name::from_text(&config.cluster_domain)
         .with_context(|| format!("--cluster-domain {} is not a name", config.cluster_domain))?;
-    let desired = Desired::new(node.clone().into(), domain, config.dns_address.clone());
+    let desired = Desired::new(Given {
+        node: node.clone().into(),
+        domain,
+        dns: config.dns_address.clone(),
+        node_ports: config.nodeport_addresses.clone(),
+        external_ips: config.external_ips,
+        service_ranges: match config.source {
+            Source::Files(_) => config.service_range.iter().map(IpNet::trunc).collect(),
+            Source::Kube => BTreeSet::new(),
+        },
+    });
     let zone = desired.zone().config().clone();
     let dataplane = EbpfDataplane::open(EbpfConfig {
         pin_root: config.instance.bpffs_root.clone(),
@@ -104,6 +118,8 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
         ttl: zone.ttl,
         negative_grace: config.negative_grace(),
         takeover: false,
+        cluster_ranges: config.cluster_cidr.clone(),
+        masquerade_all: config.masquerade_all,
     })?;
     let dns_alive = dataplane.dns_alive_fd()?.try_clone_to_owned()?;
     let feed = Feed::new(hello(&zone), Some(dns_alive));
@@ -122,6 +138,10 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
     let follower = interfaces::follow(config.pod_interfaces.clone(), interfaces_in);
     parts.spawn(part("watch of interfaces", follower));
 
+    let (addresses_in, addresses) = watch::channel(None);
+    let follower = addresses::follow(addresses_in);
+    parts.spawn(part("watch of this node's addresses", follower));
+
     let agent = Agent::new(
         desired,
         dataplane,
@@ -137,6 +157,7 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
     let inputs = Inputs {
         events,
         interfaces,
+        addresses,
         in_sync,
     };
     let mut on_thread = on_a_thread(agent.run(inputs, stop.clone()))?;

@@ -3,13 +3,14 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use super::*;
+use super::{desired::Given, *};
 use crate::{
     dataplane,
     model::{
-        Endpoint, EndpointPort, EndpointSlice, Family, Object, ObjectName, Problem, Protocol,
+        Endpoint, EndpointPort, EndpointSlice, Family, Node, Object, ObjectName, Problem, Protocol,
         Service, ServiceKind, ServicePort,
     },
+    plan::node_ports::NodePortAddress,
     zone::Name,
 };
 
@@ -102,7 +103,14 @@ fn bench(dns: &[&str]) -> Bench {
     let (fake, published) = (Fake::default(), Published::default());
     let (metrics, health) = (Arc::new(Metrics::new(None)), Arc::new(Health::default()));
     let dns = dns.iter().map(|a| a.parse().unwrap()).collect();
-    let desired = Desired::new("n1".into(), Name::from_text("cluster.local").unwrap(), dns);
+    let desired = Desired::new(Given {
+        node: "n1".into(),
+        domain: Name::from_text("cluster.local").unwrap(),
+        dns,
+        node_ports: vec![NodePortAddress::Primary, NodePortAddress::Localhost],
+        external_ips: false,
+        service_ranges: ["10.96.0.0/12".parse().unwrap()].into(),
+    });
     let agent = Agent::new(
         desired,
         fake.clone(),
@@ -153,6 +161,7 @@ fn service(namespace: &str, name: &str, address: &str) -> Event {
             port: 8080,
             node_port: 0,
         }],
+        ways_in: Default::default(),
         internal_local: false,
         external_local: false,
         affinity_timeout: None,
@@ -220,7 +229,9 @@ fn nothing_is_applied_before_every_list_is_complete() {
     let updates = bench.updates();
     assert_eq!(updates.len(), 1);
     assert!(!updates[0].ports.is_empty());
-    assert_eq!(updates[0].node_addresses, Some(Vec::new()));
+    assert_eq!(updates[0].node_addresses, None, "they are not known yet");
+    let ranges = ["10.96.0.0/12".parse().unwrap()];
+    assert_eq!(updates[0].service_ranges, Some(ranges.into()));
     assert_eq!(updates[0].dns_addresses, Some(Vec::new()));
     assert_eq!(bench.fake.told().synced, 1);
     bench.agent.interface(InterfaceEvent::Listed);
@@ -344,6 +355,7 @@ fn an_update_that_failed_is_carried_out_later_with_what_came_since() {
     bench.fake.told().fails = true;
     bench.agent.round(true);
     bench.hears([service("dev", "other", "10.96.0.8")]);
+    bench.agent.addresses(Some(local(&["192.0.2.1"], &[])));
     bench.agent.round(true);
     bench.agent.tick(true);
     assert_eq!(bench.fake.told().synced, 0, "names may be missing");
@@ -355,6 +367,7 @@ fn an_update_that_failed_is_carried_out_later_with_what_came_since() {
     assert_eq!(updates.len(), 1);
     assert_eq!(updates[0].ports.len(), 2);
     assert!(updates[0].node_addresses.is_some());
+    assert!(updates[0].service_ranges.is_some());
     assert_eq!(bench.fake.told().synced, 1);
 }
 
@@ -423,9 +436,11 @@ async fn a_change_is_carried_out_within_a_moment_and_churn_in_few_rounds() {
     let (events, inputs_events) = mpsc::channel(64);
     let (_interfaces, inputs_interfaces) = mpsc::channel(64);
     let (_in_sync, inputs_in_sync) = watch::channel(true);
+    let (_addresses, inputs_addresses) = watch::channel(None);
     let inputs = Inputs {
         events: inputs_events,
         interfaces: inputs_interfaces,
+        addresses: inputs_addresses,
         in_sync: inputs_in_sync,
     };
     let stop = CancellationToken::new();
@@ -463,12 +478,99 @@ async fn a_source_that_ends_ends_the_agent_with_an_error() {
     let (events, inputs_events) = mpsc::channel(1);
     let (_interfaces, inputs_interfaces) = mpsc::channel(1);
     let (_in_sync, inputs_in_sync) = watch::channel(true);
+    let (_addresses, inputs_addresses) = watch::channel(None);
     drop(events);
     let inputs = Inputs {
         events: inputs_events,
         interfaces: inputs_interfaces,
+        addresses: inputs_addresses,
         in_sync: inputs_in_sync,
     };
     let ended = bench.agent.run(inputs, CancellationToken::new()).await;
     assert!(ended.unwrap_err().to_string().contains("source"));
+}
+
+fn node(addresses: &[&str]) -> Event {
+    let node = Node {
+        name: ObjectName::new("", "n1"),
+        labels: BTreeMap::new(),
+        addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+        leaving: false,
+    };
+    Event::Apply(Object::Node(node), Vec::new())
+}
+
+fn local(all: &[&str], preferred: &[&str]) -> LocalAddresses {
+    let set = |texts: &[&str]| texts.iter().map(|a| a.parse().unwrap()).collect();
+    LocalAddresses {
+        all: set(all),
+        preferred: set(preferred),
+    }
+}
+
+#[test]
+fn node_ports_are_served_at_the_addresses_of_the_node_object_else_at_the_preferred_ones() {
+    const ALL: [&str; 3] = ["127.0.0.1", "192.0.2.1", "192.0.2.2"];
+    let mut bench = bench(&[]);
+    bench.hears(lists(Kind::ALL));
+    bench.agent.addresses(Some(local(&ALL, &["192.0.2.2"])));
+    bench.agent.round(true);
+    let node_ports = |update: &Update| -> Vec<String> {
+        let addresses = update.node_addresses.as_ref().expect("they changed");
+        assert_eq!(addresses.all, local(&ALL, &[]).all);
+        addresses
+            .node_ports
+            .iter()
+            .map(ToString::to_string)
+            .collect()
+    };
+    assert_eq!(node_ports(&bench.updates()[0]), ["127.0.0.1", "192.0.2.2"]);
+
+    bench.hears([node(&["192.0.2.1"])]);
+    bench.agent.round(true);
+    assert_eq!(node_ports(&bench.updates()[0]), ["127.0.0.1", "192.0.2.1"]);
+    bench.agent.addresses(Some(local(&ALL, &[])));
+    bench.agent.round(true);
+    assert_eq!(bench.updates().len(), 0, "nothing changed for anybody");
+}
+
+#[test]
+fn external_ips_that_are_refused_are_a_problem_and_no_frontend() {
+    let mut bench = bench(&[]);
+    bench.hears(lists(Kind::ALL));
+    let Event::Apply(Object::Service(mut object), _) = service("dev", "ent", "10.96.0.1") else {
+        unreachable!("it is a Service");
+    };
+    object.ways_in.external_ips = vec!["192.0.2.9".parse().unwrap()];
+    bench.hears([Event::Apply(Object::Service(object), Vec::new())]);
+    bench.agent.round(true);
+    let updates = bench.updates();
+    let plan = updates[0].ports.values().next().unwrap().as_ref().unwrap();
+    assert_eq!(plan.frontends.len(), 1, "{:?}", plan.frontends);
+    assert!(bench.metric("signpost_problems{kind=\"Service\"} 1"));
+}
+
+#[test]
+fn the_addresses_that_others_serve_are_told() {
+    let mut bench = bench(&[]);
+    bench.hears(lists(Kind::ALL));
+    let set_proxied = |proxied| {
+        let Event::Apply(Object::Service(mut object), _) = service("dev", "ent", "10.96.0.1")
+        else {
+            unreachable!("it is a Service");
+        };
+        object.proxied = proxied;
+        Event::Apply(Object::Service(object), Vec::new())
+    };
+    bench.hears([set_proxied(false)]);
+    bench.agent.round(true);
+    let foreign = |bench: &Bench| bench.updates().remove(0).foreign_addresses;
+    let address: IpAddr = "10.96.0.1".parse().unwrap();
+    assert_eq!(foreign(&bench), Some([address].into()));
+    bench.hears([set_proxied(true)]);
+    bench.agent.round(true);
+    assert_eq!(foreign(&bench), Some(BTreeSet::new()));
+    bench.hears([slice("dev", "ent", &["10.1.0.1"])]);
+    bench.agent.round(true);
+    assert_eq!(foreign(&bench), None);
 }

@@ -5,6 +5,7 @@
 use std::{collections::BTreeMap, os::fd::BorrowedFd, path::PathBuf, time::Duration};
 
 use anyhow::Context;
+use ipnet::IpNet;
 use serde::Serialize;
 
 use self::{
@@ -39,6 +40,10 @@ pub struct EbpfConfig {
     pub negative_grace: Duration,
     /// Another proxy's connections may be alive: TCP segments of unknown connections pass to the stack.
     pub takeover: bool,
+    /// The networks that pods have their addresses from (kube-proxy's `clusterCIDR`); empty where they are not known.
+    pub cluster_ranges: Vec<IpNet>,
+    /// All traffic to ClusterIPs is masqueraded.
+    pub masquerade_all: bool,
 }
 
 /// How full a map is.

@@ -1,4 +1,6 @@
+mod live;
 mod model;
+mod ways;
 
 use std::collections::BTreeMap;
 
@@ -56,6 +58,7 @@ fn service(addresses: &[&str]) -> Service {
         created: 0,
         kind: ServiceKind::ClusterIp(addresses.iter().map(|a| a.parse().unwrap()).collect()),
         ports: vec![port("", Protocol::Tcp, 80)],
+        ways_in: Default::default(),
         internal_local: false,
         external_local: false,
         affinity_timeout: None,
@@ -97,6 +100,7 @@ fn registry(service: Service, slices: impl IntoIterator<Item = EndpointSlice>) -
         name: ObjectName::new("", "here"),
         labels: BTreeMap::from([(endpoints::ZONE_LABEL.to_owned(), "z".to_owned())]),
         addresses: Vec::new(),
+        leaving: false,
     };
     let objects = slices.into_iter().map(Object::EndpointSlice);
     for object in objects.chain([Object::Service(service), Object::Node(node)]) {

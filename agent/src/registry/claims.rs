@@ -1,76 +1,87 @@
-//! Which Service may use a ClusterIP that several claim.
+//! Which Service may use an address or port that several claim.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
 
-use crate::model::{ObjectName, Problem};
+use crate::model::{ObjectName, Protocol};
 
-/// Every claim of a Service to a ClusterIP.
+/// Something that one Service alone can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Claim {
+    /// A ClusterIP, with all its ports.
+    ClusterIp(IpAddr),
+    /// A port of an external IP or of a load balancer's IP.
+    External(IpAddr, u16, Protocol),
+    /// A NodePort.
+    NodePort(u16, Protocol),
+}
+
+/// Every claim of a Service.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
-    addresses: BTreeMap<IpAddr, Claim>,
-    /// Addresses with more than one claimant.
-    contested: BTreeSet<IpAddr>,
-    /// Who owns an address keeps it when an older claimant shows up.
+    claimed: BTreeMap<Claim, Claimed>,
+    /// What has more than one claimant.
+    contested: BTreeSet<Claim>,
+    /// Who owns something keeps it when an older claimant shows up.
     settled: bool,
 }
 
 #[derive(Debug)]
-struct Claim {
+struct Claimed {
     owner: ObjectName,
     /// By age and name, the owner included.
     claimants: BTreeSet<(i64, ObjectName)>,
 }
 
 impl Claims {
-    /// Adds a claim, or renews one that was made with age `renewed`. Returns the Service that lost the address by it.
+    /// Adds a claim, or renews one that was made with age `renewed`. Returns the Service that lost by it.
     pub(super) fn add(
         &mut self,
-        address: IpAddr,
+        claim: Claim,
         renewed: Option<i64>,
         created: i64,
         service: &ObjectName,
     ) -> Option<ObjectName> {
-        let claim = self.addresses.entry(address).or_insert_with(|| Claim {
+        let claimed = self.claimed.entry(claim).or_insert_with(|| Claimed {
             owner: service.clone(),
             claimants: BTreeSet::new(),
         });
         if let Some(renewed) = renewed {
-            claim.claimants.remove(&(renewed, service.clone()));
+            claimed.claimants.remove(&(renewed, service.clone()));
         }
-        claim.claimants.insert((created, service.clone()));
-        if claim.claimants.len() > 1 {
-            self.contested.insert(address);
+        claimed.claimants.insert((created, service.clone()));
+        if claimed.claimants.len() > 1 {
+            self.contested.insert(claim);
         }
-        let first = claim.claimants.first().map(|(_, name)| name)?;
-        if self.settled || *first == claim.owner {
+        let first = claimed.claimants.first().map(|(_, name)| name)?;
+        if self.settled || *first == claimed.owner {
             return None;
         }
-        Some(std::mem::replace(&mut claim.owner, first.clone()))
+        Some(std::mem::replace(&mut claimed.owner, first.clone()))
     }
 
-    /// Takes a claim back. Returns the Service that won the address by it.
+    /// Takes a claim back. Returns the Service that won by it.
     pub(super) fn remove(
         &mut self,
-        address: IpAddr,
+        claim: Claim,
         created: i64,
         service: &ObjectName,
     ) -> Option<ObjectName> {
-        let claim = self.addresses.get_mut(&address)?;
-        claim.claimants.remove(&(created, service.clone()));
-        if claim.claimants.len() < 2 {
-            self.contested.remove(&address);
+        let claimed = self.claimed.get_mut(&claim)?;
+        claimed.claimants.remove(&(created, service.clone()));
+        if claimed.claimants.len() < 2 {
+            self.contested.remove(&claim);
         }
-        let Some((_, first)) = claim.claimants.first() else {
-            self.addresses.remove(&address);
+        let Some((_, first)) = claimed.claimants.first() else {
+            self.claimed.remove(&claim);
             return None;
         };
-        if claim.owner != *service {
+        if claimed.owner != *service {
             return None;
         }
-        claim.owner.clone_from(first);
+        claimed.owner.clone_from(first);
         Some(first.clone())
     }
 
@@ -80,30 +91,35 @@ impl Claims {
         self.settled = true;
     }
 
-    /// The owner of an address.
-    pub(super) fn owner(&self, address: IpAddr) -> Option<&ObjectName> {
-        Some(&self.addresses.get(&address)?.owner)
+    /// Who has it.
+    pub(super) fn owner(&self, claim: Claim) -> Option<&ObjectName> {
+        Some(&self.claimed.get(&claim)?.owner)
     }
 
-    /// One problem for each claim that is in vain.
-    pub(super) fn problems(&self) -> impl Iterator<Item = Problem> {
+    /// The ports of an external address that are claimed, and by whom.
+    pub(super) fn external_at(
+        &self,
+        address: IpAddr,
+    ) -> impl Iterator<Item = (Claim, &ObjectName)> {
+        let first = Claim::External(address, 0, Protocol::Tcp);
+        let last = Claim::External(address, u16::MAX, Protocol::Sctp);
+        self.claimed
+            .range(first..=last)
+            .flat_map(|(claim, claimed)| claimed.claimants.iter().map(|(_, name)| (*claim, name)))
+    }
+
+    /// Each claim that is in vain: what is claimed, by whom, and who has it.
+    pub(super) fn in_vain(&self) -> impl Iterator<Item = (Claim, &ObjectName, &ObjectName)> {
         self.contested
             .iter()
-            .filter_map(|address| Some((address, self.addresses.get(address)?)))
-            .flat_map(|(address, claim)| {
-                let losers = claim
+            .filter_map(|claim| Some((*claim, self.claimed.get(claim)?)))
+            .flat_map(|(claim, claimed)| {
+                let losers = claimed
                     .claimants
                     .iter()
-                    .filter(|(_, name)| *name != claim.owner);
-                losers.map(move |(_, name)| Problem {
-                    kind: "Service".to_owned(),
-                    object: name.clone(),
-                    field: "spec.clusterIPs".to_owned(),
-                    reason: format!(
-                        "{address} already belongs to Service {}; give one of the two another address",
-                        claim.owner
-                    ),
-                })
+                    .map(|(_, name)| name)
+                    .filter(|name| **name != claimed.owner);
+                losers.map(move |name| (claim, name, &claimed.owner))
             })
     }
 }

@@ -1,9 +1,9 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::Family;
+use crate::model::{Family, Protocol, ServiceKind, ServicePort};
 
 fn name(text: &str) -> ObjectName {
     let (namespace, name) = text.split_once('/').unwrap();
@@ -16,6 +16,7 @@ fn service(of: &str, created: i64, addresses: &[&str]) -> Service {
         created,
         kind: ServiceKind::ClusterIp(addresses.iter().map(|a| a.parse().unwrap()).collect()),
         ports: Vec::new(),
+        ways_in: Default::default(),
         internal_local: false,
         external_local: false,
         affinity_timeout: None,
@@ -40,6 +41,7 @@ fn node(zone: &str) -> Node {
         name: ObjectName::new("", "one"),
         labels: BTreeMap::from([("zone".to_owned(), zone.to_owned())]),
         addresses: Vec::new(),
+        leaving: false,
     }
 }
 
@@ -317,7 +319,7 @@ proptest! {
                 let address = IpAddr::from([10, 0, 0, last]);
                 let claimants: Vec<_> = registry
                     .services()
-                    .filter(|s| super::addresses(s).contains(&address))
+                    .filter(|s| matches!(&s.kind, ServiceKind::ClusterIp(a) if a.contains(&address)))
                     .map(|s| s.name.clone())
                     .collect();
                 let owner = registry.owner(address).cloned();
@@ -338,4 +340,114 @@ proptest! {
             }
         }
     }
+}
+
+/// A Service with a port, a NodePort and an external IP.
+fn open_service(of: &str, created: i64, cluster_ip: &str, external: &str) -> Service {
+    let mut service = service(of, created, &[cluster_ip]);
+    service.ports = vec![ServicePort {
+        name: "".into(),
+        protocol: Protocol::Tcp,
+        port: 80,
+        node_port: 30_080,
+    }];
+    service.ways_in.external_ips = vec![external.parse().unwrap()];
+    service
+}
+
+fn at(external: &str) -> Claim {
+    Claim::External(external.parse().unwrap(), 80, Protocol::Tcp)
+}
+
+#[test]
+fn an_external_address_or_node_port_that_two_services_claim_is_the_older_one_s() {
+    let mut registry = settled();
+    apply_service(
+        &mut registry,
+        open_service("a/old", 1, "10.0.0.1", "192.0.2.1"),
+    );
+    apply_service(
+        &mut registry,
+        open_service("a/new", 2, "10.0.0.2", "192.0.2.1"),
+    );
+    let _ = changed(&mut registry);
+    let node_port = Claim::NodePort(30_080, Protocol::Tcp);
+    for claim in [at("192.0.2.1"), node_port] {
+        assert!(registry.may_use(&name("a/old"), claim));
+        assert!(!registry.may_use(&name("a/new"), claim));
+    }
+    let problems = registry.problems();
+    let fields: Vec<_> = problems
+        .iter()
+        .map(|p| (&*p.object.name, &*p.field))
+        .collect();
+    assert_eq!(
+        fields,
+        [("new", "spec.externalIPs"), ("new", "spec.ports.nodePort")]
+    );
+
+    delete(&mut registry, "a/old");
+    assert_eq!(changed(&mut registry), ["a/new", "a/old"]);
+    assert!(registry.may_use(&name("a/new"), node_port));
+    assert_eq!(registry.problems().len(), 0);
+}
+
+#[test]
+fn another_port_of_an_external_address_may_be_another_service_s() {
+    let mut registry = settled();
+    apply_service(
+        &mut registry,
+        open_service("a/one", 1, "10.0.0.1", "192.0.2.1"),
+    );
+    let mut other = open_service("a/two", 2, "10.0.0.2", "192.0.2.1");
+    (other.ports[0].port, other.ports[0].node_port) = (81, 0);
+    apply_service(&mut registry, other);
+    let claim = Claim::External("192.0.2.1".parse().unwrap(), 81, Protocol::Tcp);
+    assert!(registry.may_use(&name("a/two"), claim));
+    assert_eq!(registry.problems().len(), 0);
+}
+
+#[test]
+fn an_external_address_never_takes_the_port_of_a_cluster_ip() {
+    let mut registry = settled();
+    apply_service(
+        &mut registry,
+        open_service("a/thief", 1, "10.0.0.9", "10.0.0.1"),
+    );
+    assert!(registry.may_use(&name("a/thief"), at("10.0.0.1")));
+    let _ = changed(&mut registry);
+
+    let mut victim = open_service("a/victim", 2, "10.0.0.1", "192.0.2.1");
+    victim.ports[0].node_port = 0;
+    apply_service(&mut registry, victim.clone());
+    assert_eq!(changed(&mut registry), ["a/thief", "a/victim"]);
+    assert!(!registry.may_use(&name("a/thief"), at("10.0.0.1")));
+    let problems = registry.problems();
+    assert_eq!(problems.first().unwrap().object, name("a/thief"));
+    assert_eq!(problems.len(), 1);
+
+    victim.ports[0].port = 81;
+    apply_service(&mut registry, victim);
+    assert_eq!(changed(&mut registry), ["a/thief", "a/victim"]);
+    assert!(registry.may_use(&name("a/thief"), at("10.0.0.1")));
+    assert_eq!(registry.problems().len(), 0);
+}
+
+#[test]
+fn a_service_of_another_proxy_claims_no_way_in() {
+    let mut registry = settled();
+    let mut foreign = open_service("a/foreign", 1, "10.0.0.1", "192.0.2.1");
+    foreign.proxied = false;
+    apply_service(&mut registry, foreign.clone());
+    apply_service(
+        &mut registry,
+        open_service("a/own", 2, "10.0.0.2", "192.0.2.1"),
+    );
+    assert!(registry.may_use(&name("a/own"), at("192.0.2.1")));
+    foreign.proxied = true;
+    apply_service(&mut registry, foreign);
+    assert!(
+        registry.may_use(&name("a/own"), at("192.0.2.1")),
+        "it was first"
+    );
 }

@@ -7,12 +7,14 @@ mod endpoints;
 mod field;
 mod service;
 mod slice;
+mod ways_in;
 
+use ipnet::IpNet;
 use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 
 pub use self::{
     endpoints::{endpoints, is_mirrored},
-    field::{address, is_dns_label, protocol},
+    field::{address, is_dns_label, network, protocol},
     service::{Addresses, service},
     slice::slice,
 };
@@ -23,6 +25,8 @@ pub type Converted<T> = (Option<T>, Vec<Problem>);
 
 /// A Service or EndpointSlice with this label is served by somebody else (KEP-2447).
 const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
+/// The taint that the cluster autoscaler puts on a node before it deletes it.
+const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
 /// A Service or EndpointSlice with this label has no virtual address to serve.
 const HEADLESS: &str = "service.kubernetes.io/headless";
 
@@ -65,19 +69,26 @@ pub fn namespace(namespace: &core::Namespace) -> Converted<ObjectName> {
 pub fn node(node: &core::Node) -> Converted<Node> {
     let name = ObjectName::new("", name(&node.metadata).name);
     let mut report = Report::new("Node", &name);
-    let mut addresses = Vec::new();
+    let (mut addresses, mut external) = (Vec::new(), Vec::new());
     let listed = node.status.iter().flat_map(|s| &s.addresses).flatten();
     for (index, entry) in listed.enumerate() {
-        if !matches!(entry.type_.as_str(), "InternalIP" | "ExternalIP") {
-            continue;
-        }
+        let addresses = match entry.type_.as_str() {
+            "InternalIP" => &mut addresses,
+            "ExternalIP" => &mut external,
+            _ => continue,
+        };
         let field = || format!("status.addresses[{index}].address");
         addresses.extend(report.address(field, &entry.address, None));
     }
+    addresses.append(&mut external);
+    let mut taints = node.spec.iter().flat_map(|s| &s.taints).flatten();
+    let leaving =
+        node.metadata.deletion_timestamp.is_some() || taints.any(|t| t.key == TO_BE_DELETED);
     let node = Node {
         name,
         labels: node.metadata.labels.clone().unwrap_or_default(),
         addresses,
+        leaving,
     };
     (Some(node), report.problems)
 }
@@ -151,6 +162,17 @@ impl Report {
         }
     }
 
+    /// A network. Its address may have bits beyond the prefix, which say nothing.
+    pub(super) fn network(&mut self, field: impl Fn() -> String, text: &str) -> Option<IpNet> {
+        match field::network(text) {
+            Ok(network) => Some(network),
+            Err(reason) => {
+                self.add(field(), reason);
+                None
+            }
+        }
+    }
+
     /// A port number; 0 is none.
     pub(super) fn port(&mut self, field: impl Fn() -> String, port: i32) -> Option<u16> {
         let usable = u16::try_from(port).ok().filter(|&port| port != 0);
@@ -186,6 +208,39 @@ mod tests {
         assert_eq!(node.labels["topology.kubernetes.io/zone"], "z");
         assert_eq!(problems.len(), 1);
         assert_eq!(problems[0].field, "status.addresses[3].address");
+    }
+
+    #[rstest::rstest]
+    #[case::plain(serde_json::json!({}), false)]
+    #[case::deleted(serde_json::json!({"metadata": {"name": "one", "deletionTimestamp": "2026-01-02T03:04:05Z"}}), true)]
+    #[case::tainted(
+        serde_json::json!({"spec": {"taints": [{"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"}]}}),
+        true
+    )]
+    #[case::tainted_otherwise(serde_json::json!({"spec": {"taints": [{"key": "other", "effect": "NoSchedule"}]}}), false)]
+    fn a_node_that_goes_away_is_leaving(#[case] object: serde_json::Value, #[case] leaving: bool) {
+        let mut whole = serde_json::json!({"metadata": {"name": "one"}});
+        for (key, value) in object.as_object().unwrap() {
+            whole[key] = value.clone();
+        }
+        let (node, _) = node(&serde_json::from_value(whole).unwrap());
+        assert_eq!(node.unwrap().leaving, leaving);
+    }
+
+    #[test]
+    fn a_node_s_internal_addresses_come_first() {
+        let object: core::Node = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "one"},
+            "status": {"addresses": [
+                {"type": "ExternalIP", "address": "198.51.100.1"},
+                {"type": "InternalIP", "address": "192.0.2.1"},
+            ]},
+        }))
+        .unwrap();
+        let node = node(&object).0.unwrap();
+        let primary: IpAddr = "192.0.2.1".parse().unwrap();
+        assert_eq!(node.primary(Family::V4), Some(primary));
+        assert_eq!(node.primary(Family::V6), None);
     }
 
     #[test]

@@ -43,6 +43,7 @@ pub(super) fn service(
                 node_port: 0,
             })
             .collect(),
+        ways_in: Default::default(),
         internal_local: false,
         external_local: false,
         affinity_timeout: None,

@@ -24,7 +24,7 @@ use signpost::{
         ebpf::{EbpfConfig, EbpfDataplane, attach::Hook},
     },
     model::{Family, ObjectName, Protocol},
-    plan::{Backend, Frontend, Member, PortName, PortPlan},
+    plan::{Backend, Frontend, FrontendKind, Member, PortName, PortPlan},
     zone::{Name, NameEntry},
 };
 use signpost_tests::lab::{
@@ -53,6 +53,8 @@ impl Instance {
             ttl: 30,
             negative_grace: Duration::from_secs(300),
             takeover: false,
+            cluster_ranges: Vec::new(),
+            masquerade_all: false,
         }
     }
 
@@ -101,6 +103,7 @@ fn plan(frontend: IpAddr, backends: impl Iterator<Item = IpAddr> + Clone) -> Por
     };
     PortPlan {
         frontends: vec![Frontend {
+            kind: FrontendKind::ClusterIp,
             address: frontend,
             port: 80,
         }],
@@ -110,6 +113,7 @@ fn plan(frontend: IpAddr, backends: impl Iterator<Item = IpAddr> + Clone) -> Por
         internal_local: false,
         external_local: false,
         any_endpoints: true,
+        source_ranges: Vec::new(),
         affinity_timeout: None,
         dns: false,
     }

@@ -6,7 +6,10 @@
 
 use anyhow::Context;
 
-use self::{addresses::AddressTable, config::ConfigElement, names::NameTable, ports::PortTable};
+use self::{
+    addresses::AddressTable, config::ConfigElement, names::NameTable, ports::PortTable,
+    ranges::ClusterRanges,
+};
 use super::{EbpfConfig, Pressure, tables::Tables};
 use crate::{
     dataplane::{Report, Update},
@@ -23,6 +26,7 @@ mod ids;
 mod names;
 mod port;
 mod ports;
+mod ranges;
 mod records;
 mod recover;
 #[cfg(test)]
@@ -37,6 +41,7 @@ pub struct Differ {
     addresses: AddressTable,
     ports: PortTable,
     names: NameTable,
+    cluster: ClusterRanges,
     serial: u32,
     started: bool,
 }
@@ -50,6 +55,7 @@ impl Differ {
         Ok(Self {
             config: ConfigElement::open(&config, tables)?,
             addresses: AddressTable::default(),
+            cluster: ClusterRanges::new(&config.cluster_ranges),
             domain: config.domain,
             ports: PortTable::default(),
             names: NameTable::default(),
@@ -70,12 +76,12 @@ impl Differ {
             self.recover(tables)
                 .context("cannot read the maps in the kernel")?;
         }
-        if let Some(node) = &update.node_addresses {
-            self.addresses.set_node(node);
+        self.addresses.set(update);
+        if let Some(ranges) = &update.service_ranges {
+            self.config.set_service_ranges(ranges);
         }
-        if let Some(dns) = &update.dns_addresses {
-            self.addresses.set_dns(dns);
-        }
+        // Whoever finds the flag that they are known must find them.
+        self.cluster.write(tables, &mut report).context(FAILED)?;
 
         let Self {
             domain,
@@ -168,7 +174,7 @@ impl Differ {
         self.ports = PortTable::default();
         self.names = NameTable::default();
         self.addresses.recover(tables)?;
-        self.ports.recover(tables)?;
+        self.ports.recover(tables, &mut self.cluster)?;
         self.addresses.unsettle_all(self.ports.owners.addresses());
         self.names.recover(tables)
     }

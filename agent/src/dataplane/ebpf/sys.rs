@@ -53,6 +53,8 @@ pub enum MapKind {
     PerCpuArray = 6,
     /// `BPF_MAP_TYPE_LRU_HASH`.
     LruHash = 9,
+    /// `BPF_MAP_TYPE_LPM_TRIE`.
+    LpmTrie = 11,
 }
 
 /// What the kernel says about a map; also what one is created from.

@@ -10,8 +10,8 @@ use signpost_common::{
     layout::{map, size},
     name::NameKey,
     service::{
-        AddressValue, FrontendKey, FrontendValue, MemberKey, MemberValue, ServiceValue, SlotKey,
-        SlotValue,
+        AddressValue, FrontendKey, FrontendValue, MemberKey, MemberValue, RangeKey, ServiceValue,
+        SlotKey, SlotValue,
     },
 };
 
@@ -84,6 +84,8 @@ tables! {
     Members: map::MEMBERS, MemberKey => MemberValue, size::MEMBERS, Hash, NO_PREALLOC;
     /// Names of service ports.
     Services: map::SERVICES, u32 => ServiceValue, size::SERVICES, Hash, NO_PREALLOC;
+    /// Networks that may use the load balancers' IPs, and those of the cluster.
+    SourceRanges: map::SOURCE_RANGES, RangeKey => u32, size::SOURCE_RANGES, LpmTrie, NO_PREALLOC;
     /// Flows.
     Flows: map::FLOWS, FlowKey => FlowValue, size::FLOWS, LruHash, 0;
     /// Fragmented packets.

@@ -347,6 +347,7 @@ pub(super) fn service(name: &str, kind: ServiceKind) -> Object {
             port: 80,
             node_port: 0,
         }],
+        ways_in: Default::default(),
         internal_local: false,
         external_local: false,
         affinity_timeout: None,

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use ipnet::IpNet;
+
 use crate::model::Protocol;
 
 /// Parses an IP address that packets can be sent to.
@@ -12,12 +14,7 @@ use crate::model::Protocol;
 /// # Errors
 /// What is wrong with the address.
 pub fn address(text: &str) -> Result<IpAddr, String> {
-    let address = text
-        .parse()
-        .ok()
-        .or_else(|| with_leading_zeros(text).map(IpAddr::V4))
-        .ok_or_else(|| format!("{text:?} is no IP address"))?
-        .to_canonical();
+    let address = any_address(text).ok_or_else(|| format!("{text:?} is no IP address"))?;
     let why = match address {
         a if a.is_unspecified() => "unspecified",
         a if a.is_loopback() => "a loopback address",
@@ -28,6 +25,31 @@ pub fn address(text: &str) -> Result<IpAddr, String> {
         _ => return Ok(address),
     };
     Err(format!("{address} is {why}"))
+}
+
+/// Parses a network such as `10.0.0.0/8`, with leading zeros as [`address`] reads them and with white space around it,
+/// which the API server lets through. A v4-mapped network is its IPv4 network.
+///
+/// # Errors
+/// What is wrong with the network.
+pub fn network(text: &str) -> Result<IpNet, String> {
+    let malformed = || format!("{text:?} is no network such as 192.0.2.0/24");
+    let (address, prefix) = text.trim().split_once('/').ok_or_else(malformed)?;
+    let digits = (1..=3).contains(&prefix.len()) && prefix.bytes().all(|b| b.is_ascii_digit());
+    let prefix: u8 = prefix
+        .parse()
+        .ok()
+        .filter(|_| digits)
+        .ok_or_else(malformed)?;
+    let mapped = address.contains(':');
+    let address = any_address(address).ok_or_else(malformed)?;
+    let prefix = if address.is_ipv4() && mapped {
+        prefix.checked_sub(96).ok_or_else(malformed)?
+    } else {
+        prefix
+    };
+    let network = IpNet::new(address, prefix).map_err(|_| malformed())?;
+    Ok(network.trunc())
 }
 
 /// Whether a name is a DNS label as RFC 1123 §2.1 has it, in lower case: what Kubernetes asks of Services, Namespaces,
@@ -48,6 +70,12 @@ pub fn protocol(name: Option<&str>) -> Result<Protocol, String> {
         Some("SCTP") => Ok(Protocol::Sctp),
         Some(other) => Err(format!("{other:?} is not TCP, UDP or SCTP")),
     }
+}
+
+fn any_address(text: &str) -> Option<IpAddr> {
+    let plain: Option<IpAddr> = text.parse().ok();
+    let address = plain.or_else(|| with_leading_zeros(text).map(IpAddr::V4))?;
+    Some(address.to_canonical())
 }
 
 fn with_leading_zeros(text: &str) -> Option<Ipv4Addr> {
@@ -96,6 +124,30 @@ mod tests {
     #[case("255.255.255.255")]
     fn what_no_packet_can_be_sent_to_is_refused(#[case] text: &str) {
         assert!(address(text).is_err());
+    }
+
+    #[rstest]
+    #[case("10.0.0.0/8", "10.0.0.0/8")]
+    #[case(" 192.0.2.77/24 ", "192.0.2.0/24")]
+    #[case("010.000.000.000/8", "10.0.0.0/8")]
+    #[case("0.0.0.0/0", "0.0.0.0/0")]
+    #[case("2001:db8::1/32", "2001:db8::/32")]
+    #[case("::ffff:10.0.0.0/104", "10.0.0.0/8")]
+    fn a_network_is_read_as_kubernetes_reads_it(#[case] text: &str, #[case] expected: &str) {
+        assert_eq!(network(text).unwrap(), expected.parse::<IpNet>().unwrap());
+    }
+
+    #[rstest]
+    #[case("10.0.0.0")]
+    #[case("10.0.0.0/33")]
+    #[case("10.0.0.0/+8")]
+    #[case("10.0.0.0/")]
+    #[case("10.0.0/8")]
+    #[case("2001:db8::/129")]
+    #[case("::ffff:10.0.0.0/8")]
+    #[case("")]
+    fn what_is_no_network_is_refused(#[case] text: &str) {
+        assert!(network(text).is_err());
     }
 
     #[rstest]

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use k8s_openapi::api::core::v1 as api;
 
-use super::{Converted, Report, field, is_proxied, name};
+use super::{Converted, Report, field, is_proxied, name, ways_in::ways_in};
 use crate::model::{Family, Service, ServiceKind, ServicePort};
 
 /// Seconds for which a client stays with its endpoint, where the Service does not say (API default).
@@ -40,6 +40,7 @@ pub fn service(service: &api::Service, addresses: Addresses) -> Converted<Servic
             false
         }
     };
+    let ways_in = ways_in(&mut report, service, spec, &kind, addresses);
     let service = Service {
         name,
         created: service
@@ -49,6 +50,7 @@ pub fn service(service: &api::Service, addresses: Addresses) -> Converted<Servic
             .map_or(0, |t| t.0.as_second()),
         kind,
         ports: ports(&mut report, spec.ports.as_deref().unwrap_or_default()),
+        ways_in,
         internal_local: policy(
             &mut report,
             "spec.internalTrafficPolicy",

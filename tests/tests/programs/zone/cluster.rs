@@ -77,6 +77,8 @@ impl Cluster {
             ttl: 30,
             negative_grace: Duration::from_secs(300),
             takeover: false,
+            cluster_ranges: Vec::new(),
+            masquerade_all: false,
         })
         .expect("the dataplane opens; this needs root and a BPF file system on /sys/fs/bpf");
         let mut cluster = Self {
@@ -217,6 +219,7 @@ fn service(namespace: &str, name: &str, kind: ServiceKind, protocol: Protocol, p
             port,
             node_port: 0,
         }],
+        ways_in: Default::default(),
         internal_local: false,
         external_local: false,
         affinity_timeout: None,

@@ -18,7 +18,7 @@ use super::{
     },
     batch::{Batch, delete},
 };
-use crate::dataplane::Report;
+use crate::dataplane::{NodeAddresses, Report, Update};
 
 /// The addresses.
 #[derive(Debug, Default)]
@@ -26,6 +26,8 @@ pub(super) struct AddressTable {
     written: HashMap<Address, u32>,
     dns: BTreeSet<Address>,
     node: BTreeSet<Address>,
+    node_ports: BTreeSet<Address>,
+    foreign: BTreeSet<Address>,
     /// Addresses that are not as they must be, and why.
     unsettled: BTreeMap<Address, String>,
 }
@@ -39,31 +41,39 @@ impl AddressTable {
         tables.for_each::<Addresses>(&mut |address, value| {
             self.written.insert(*address, value.flags);
             // What these are is told anew where it changed.
-            if value.flags & AddressValue::DNS != 0 {
-                self.dns.insert(*address);
-            }
-            if value.flags & AddressValue::NODE != 0 {
-                self.node.insert(*address);
+            for (flag, set) in [
+                (AddressValue::DNS, &mut self.dns),
+                (AddressValue::NODE, &mut self.node),
+                (AddressValue::NODE_PORT, &mut self.node_ports),
+                (AddressValue::FOREIGN, &mut self.foreign),
+            ] {
+                if value.flags & flag != 0 {
+                    set.insert(*address);
+                }
             }
         })
     }
 
-    /// Takes in this node's addresses; [`AddressTable::settle`] carries it out.
-    pub(super) fn set_node(&mut self, node: &[IpAddr]) {
-        let node: BTreeSet<Address> = node.iter().map(|a| Address::from(*a)).collect();
-        for changed in self.node.symmetric_difference(&node) {
-            self.unsettled.insert(*changed, String::new());
+    /// Takes in what an update says of addresses; [`AddressTable::settle`] carries it out.
+    pub(super) fn set(&mut self, update: &Update) {
+        let unsettled = &mut self.unsettled;
+        let mut replace = |set: &mut BTreeSet<Address>, new: &BTreeSet<IpAddr>| {
+            let new: BTreeSet<Address> = new.iter().map(|a| Address::from(*a)).collect();
+            for changed in set.symmetric_difference(&new) {
+                unsettled.insert(*changed, String::new());
+            }
+            *set = new;
+        };
+        if let Some(NodeAddresses { all, node_ports }) = &update.node_addresses {
+            replace(&mut self.node, all);
+            replace(&mut self.node_ports, node_ports);
         }
-        self.node = node;
-    }
-
-    /// Takes in the cluster DNS addresses, likewise.
-    pub(super) fn set_dns(&mut self, dns: &[IpAddr]) {
-        let dns: BTreeSet<Address> = dns.iter().map(|a| Address::from(*a)).collect();
-        for changed in self.dns.symmetric_difference(&dns) {
-            self.unsettled.insert(*changed, String::new());
+        if let Some(dns) = &update.dns_addresses {
+            replace(&mut self.dns, &dns.iter().copied().collect());
         }
-        self.dns = dns;
+        if let Some(foreign) = &update.foreign_addresses {
+            replace(&mut self.foreign, foreign);
+        }
     }
 
     /// Asks for every address to be looked at: those that are written, and those that must be.
@@ -73,13 +83,16 @@ impl AddressTable {
             .keys()
             .chain(&self.dns)
             .chain(&self.node)
+            .chain(&self.node_ports)
+            .chain(&self.foreign)
             .copied();
         let all = own.chain(services.copied());
         self.unsettled
             .extend(all.map(|address| (address, String::new())));
     }
 
-    /// Makes addresses what they must be: those that were touched, and those that are not yet settled.
+    /// Makes addresses what they must be: those that were touched, and those that are not yet settled. `of_services`
+    /// says what an address is to Services.
     ///
     /// # Errors
     /// Where the map cannot be changed at all.
@@ -87,7 +100,7 @@ impl AddressTable {
         &mut self,
         tables: &mut impl Tables,
         mut touched: BTreeSet<Address>,
-        is_service: impl Fn(&Address) -> bool,
+        of_services: impl Fn(&Address) -> u32,
         report: &mut Report,
     ) -> io::Result<()> {
         touched.extend(std::mem::take(&mut self.unsettled).into_keys());
@@ -95,9 +108,11 @@ impl AddressTable {
         let mut gone = Vec::new();
         for address in touched {
             let flag = |set: bool, flag: u32| if set { flag } else { 0 };
-            let flags = flag(is_service(&address), AddressValue::SERVICE)
+            let flags = of_services(&address)
                 | flag(self.dns.contains(&address), AddressValue::DNS)
-                | flag(self.node.contains(&address), AddressValue::NODE);
+                | flag(self.node.contains(&address), AddressValue::NODE)
+                | flag(self.node_ports.contains(&address), AddressValue::NODE_PORT)
+                | flag(self.foreign.contains(&address), AddressValue::FOREIGN);
             if flags == 0 {
                 gone.extend(self.written.remove(&address).map(|_| address));
             } else if self.written.insert(address, flags) != Some(flags) {
@@ -112,10 +127,11 @@ impl AddressTable {
     }
 
     /// Why the addresses of frontends are not all as they must be.
-    pub(super) fn why_unsettled(&self, frontends: &[FrontendKey]) -> Option<String> {
-        frontends
-            .iter()
-            .find_map(|key| self.unsettled.get(&key.address).cloned())
+    pub(super) fn why_unsettled<'a>(
+        &self,
+        mut frontends: impl Iterator<Item = &'a FrontendKey>,
+    ) -> Option<String> {
+        frontends.find_map(|key| self.unsettled.get(&key.address).cloned())
     }
 
     /// How full the map is.

@@ -4,14 +4,15 @@ use std::{collections::BTreeSet, io};
 
 use signpost_common::{
     Address,
-    service::{MemberValue, SlotKey},
+    service::{MemberValue, RangeKey, SlotKey},
 };
 
 use super::{
-    super::tables::{Frontends, Members, NotWritten, Services, Slots, Tables},
+    super::tables::{Frontends, Members, NotWritten, Services, Slots, SourceRanges, Tables},
     batch::{Batch, delete},
     port::{Elements, Written, member_key, service_value},
     ports::Owners,
+    ranges::{PRESENT, Range, range_key},
 };
 use crate::{dataplane::Report, plan::PortName};
 
@@ -93,9 +94,16 @@ impl Change {
             Written {
                 sets: elements.sets,
                 members: elements.members,
+                ranges: elements.ranges,
                 ..after
             },
         ))
+    }
+
+    /// The networks that were not there before.
+    fn new_ranges(&self) -> impl Iterator<Item = &Range> {
+        let before = self.before.as_ref().map_or(&[][..], |b| &b.ranges);
+        self.elements.ranges.iter().filter(|r| !before.contains(r))
     }
 
     fn brings_slots(&self) -> bool {
@@ -147,6 +155,19 @@ pub(super) fn write_slots(tables: &mut impl Tables, changes: &mut [Change], repo
     }
 }
 
+/// Networks that are new: they must be there before the frontends that ask for them.
+pub(super) fn write_ranges(tables: &mut impl Tables, changes: &mut [Change], report: &mut Report) {
+    let mut batch = Batch::<SourceRanges>::new();
+    for (index, change) in going_on(changes) {
+        for range in change.new_ranges() {
+            batch.push(index, range_key(change.after.id, *range), PRESENT);
+        }
+    }
+    for (index, _, failed) in batch.write(tables, report) {
+        changes[index].refuse(&failed);
+    }
+}
+
 /// The elements that say which generation is the current one.
 pub(super) fn write_services(
     tables: &mut impl Tables,
@@ -177,7 +198,7 @@ pub(super) fn take_back(
     changes: &mut [Change],
     report: &mut Report,
 ) -> io::Result<()> {
-    let (mut members, mut slots) = (Vec::new(), Vec::new());
+    let (mut members, mut slots, mut ranges) = (Vec::new(), Vec::new(), Vec::new());
     let mut in_place = Batch::<Slots>::new();
     for (index, change) in changes.iter_mut().enumerate() {
         if change.refused.is_none() {
@@ -196,6 +217,7 @@ pub(super) fn take_back(
             .map(|(at, _)| *at)
             .filter(|at| is_new(*at));
         members.extend(new.map(|at| member_key(change.after.id, at)));
+        ranges.extend(change.new_ranges().map(|r| range_key(change.after.id, *r)));
         if change.brings_slots() {
             let new = change
                 .elements
@@ -217,6 +239,7 @@ pub(super) fn take_back(
     }
     delete::<Members>(tables, &members, report)?;
     delete::<Slots>(tables, &slots, report)?;
+    delete::<SourceRanges>(tables, &ranges, report)?;
     for (index, _, failed) in in_place.write(tables, report) {
         // The place has a backend that is gone: better none at all.
         changes[index].elements.sets = Default::default();
@@ -248,8 +271,9 @@ pub(super) fn write_frontends(
     ) in changes.iter_mut().enumerate()
     {
         after.frontends.clear();
-        for key in &elements.frontends {
-            let value = elements.frontend(key, after.id, after.generation);
+        for way in &elements.frontends {
+            let key = &way.0;
+            let value = elements.frontend(way, after.id, after.generation);
             if before.as_ref().and_then(|before| before.frontend(key)) != Some(&value) {
                 batch.push(index, *key, value);
                 touched.insert(key.address);
@@ -268,7 +292,7 @@ pub(super) fn write_frontends(
         after
             .frontends
             .iter()
-            .for_each(|(key, _)| owners.claim(*key, name));
+            .for_each(|(key, value)| owners.claim(*key, value, name));
     }
     let mut gone = Vec::new();
     for Change {
@@ -300,6 +324,7 @@ pub(super) fn remove_leftovers(
 ) -> io::Result<()> {
     let mut batch = Batch::<Members>::new();
     let mut gone = Vec::new();
+    let mut ranges: Vec<RangeKey> = Vec::new();
     for (
         index,
         Change {
@@ -323,6 +348,9 @@ pub(super) fn remove_leftovers(
                 );
             }
         }
+        let old = before.ranges.iter();
+        let gone_ranges = old.filter(|range| !elements.ranges.contains(range));
+        ranges.extend(gone_ranges.map(|range| range_key(after.id, *range)));
         let old = before.members.iter().map(|(at, _)| *at);
         gone.extend(
             old.filter(|at| !elements.has_member(*at))
@@ -338,6 +366,7 @@ pub(super) fn remove_leftovers(
         changes[index].refuse(&failed);
         gone.push(key);
     }
+    delete::<SourceRanges>(tables, &ranges, report)?;
     delete::<Members>(tables, &gone, report)
 }
 

@@ -1,11 +1,12 @@
 //! The element of map `config`.
 
-use std::io;
+use std::{collections::BTreeSet, io};
 
 use anyhow::Context;
+use ipnet::IpNet;
 use rand::Rng;
 use signpost_common::{
-    dns::{Config, SOA_LENGTH, qtype},
+    dns::{Config, Network, SOA_LENGTH, qtype},
     name::{HashKeys, hash},
 };
 
@@ -13,6 +14,7 @@ use super::super::{
     EbpfConfig,
     tables::{Configs, NotWritten, Tables},
 };
+use super::ranges::network;
 
 /// The longest TTL of the SOA record (semantics of CoreDNS: `min(ttl, 300)`).
 const SOA_TTL: u32 = 300;
@@ -26,6 +28,7 @@ pub(super) struct ConfigElement {
     written: Config,
     negative_grace: u32,
     flags: u32,
+    service_ranges: [Network; 4],
     ttl: u32,
 }
 
@@ -65,7 +68,7 @@ impl ConfigElement {
                 blank
             }
         };
-        let takeover = if config.takeover { Config::TAKEOVER } else { 0 };
+        let flag = |set: bool, flag: u32| if set { flag } else { 0 };
         Ok(Self {
             written,
             negative_grace: config
@@ -73,7 +76,12 @@ impl ConfigElement {
                 .as_secs()
                 .try_into()
                 .unwrap_or(u32::MAX),
-            flags: Config::DNS | takeover,
+            flags: Config::DNS
+                | written.flags & Config::SERVICE_RANGES
+                | flag(config.takeover, Config::TAKEOVER)
+                | flag(config.masquerade_all, Config::MASQUERADE_ALL)
+                | flag(!config.cluster_ranges.is_empty(), Config::CLUSTER_RANGES),
+            service_ranges: written.service_ranges,
             ttl: config.ttl,
         })
     }
@@ -81,6 +89,21 @@ impl ConfigElement {
     /// The name hash's keys.
     pub(super) fn keys(&self) -> &HashKeys {
         &self.written.hash
+    }
+
+    /// Takes in the networks that ClusterIPs are given out of; [`ConfigElement::write`] carries it out. Of more than the
+    /// programs have room for, none: then unallocated addresses are left to the stack.
+    pub(super) fn set_service_ranges(&mut self, ranges: &BTreeSet<IpNet>) {
+        let ranges: Vec<Network> = ranges.iter().map(network).collect();
+        self.flags &= !Config::SERVICE_RANGES;
+        self.service_ranges = Default::default();
+        if let Some(first) = ranges.first()
+            && ranges.len() <= self.service_ranges.len()
+        {
+            self.flags |= Config::SERVICE_RANGES;
+            self.service_ranges = [*first; 4];
+            self.service_ranges[..ranges.len()].copy_from_slice(&ranges);
+        }
     }
 
     /// Writes the configuration where it changed, and says whether it did: the maps are filled.
@@ -92,6 +115,7 @@ impl ConfigElement {
             flags: self.flags,
             negative_grace: self.negative_grace,
             soa: soa(serial, self.ttl),
+            service_ranges: self.service_ranges,
             ..self.written
         };
         if config == self.written {

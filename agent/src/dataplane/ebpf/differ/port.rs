@@ -7,9 +7,10 @@ use signpost_common::{
     },
 };
 
+use super::ranges::{Range, range};
 use crate::{
     model::Family,
-    plan::{Backend, Member, PortName, PortPlan},
+    plan::{Backend, FrontendKind, Member, PortName, PortPlan},
 };
 
 /// A backend in a set.
@@ -38,8 +39,10 @@ pub(super) type Endpoint = ((Address, Port), u32);
 /// A service port, apart from id and generation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Elements {
-    /// Where clients send to.
-    pub(super) frontends: Vec<FrontendKey>,
+    /// Where clients send to, each with the flags that are its own.
+    pub(super) frontends: Vec<(FrontendKey, u32)>,
+    /// Who may use the load balancer's addresses, in order; empty for everybody.
+    pub(super) ranges: Vec<Range>,
     /// The sets.
     pub(super) sets: Sets,
     /// The endpoints, by address and port.
@@ -61,6 +64,8 @@ pub(super) struct Written {
     pub(super) named: bool,
     /// The frontends.
     pub(super) frontends: Vec<(FrontendKey, FrontendValue)>,
+    /// Who may use the load balancer's addresses, in order.
+    pub(super) ranges: Vec<Range>,
     /// The sets of the current generation.
     pub(super) sets: Sets,
     /// The endpoints, by address and port.
@@ -77,21 +82,34 @@ impl Elements {
             protocol: name.protocol.number(),
             pad: 0,
         };
-        let mut frontends: Vec<FrontendKey> = Vec::with_capacity(plan.frontends.len());
+        let mut frontends: Vec<(FrontendKey, u32)> = Vec::with_capacity(plan.frontends.len());
         for frontend in &plan.frontends {
             let key = FrontendKey {
                 port: Port::new(frontend.port),
                 ..key(frontend.address)
             };
-            if !frontends.contains(&key) {
-                frontends.push(key);
+            let own = match frontend.kind {
+                FrontendKind::ClusterIp => 0,
+                FrontendKind::LoadBalancer if !plan.source_ranges.is_empty() => {
+                    FrontendValue::EXTERNAL | FrontendValue::SOURCE_RANGES
+                }
+                FrontendKind::NodePort | FrontendKind::ExternalIp | FrontendKind::LoadBalancer => {
+                    FrontendValue::EXTERNAL
+                }
+            };
+            if frontends.iter().all(|(other, _)| *other != key) {
+                frontends.push((key, own));
             }
         }
+        let mut ranges: Vec<Range> = plan.source_ranges.iter().map(range).collect();
+        ranges.sort_unstable();
+        ranges.dedup();
         let mut members: Vec<Endpoint> = plan.members.iter().map(endpoint).collect();
         members.sort_unstable_by_key(|(at, _)| *at);
         members.dedup_by_key(|(at, _)| *at);
         Self {
             frontends,
+            ranges,
             sets: Sets {
                 cluster: places(&plan.cluster),
                 local: places(&plan.local),
@@ -105,15 +123,25 @@ impl Elements {
         }
     }
 
-    /// The value of a frontend.
-    pub(super) fn frontend(&self, key: &FrontendKey, id: u32, generation: u32) -> FrontendValue {
+    /// The frontends' keys.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &FrontendKey> {
+        self.frontends.iter().map(|(key, _)| key)
+    }
+
+    /// The value of a frontend with flags of its own.
+    pub(super) fn frontend(
+        &self,
+        (key, own): &(FrontendKey, u32),
+        id: u32,
+        generation: u32,
+    ) -> FrontendValue {
         FrontendValue {
             check: key.check(),
             service: id,
             generation,
             cluster: self.sets.cluster.len() as u32,
             local: self.sets.local.len() as u32,
-            flags: self.flags,
+            flags: self.flags | own,
             affinity_timeout: self.affinity_timeout,
         }
     }
@@ -153,7 +181,14 @@ impl Elements {
             frontends: new
                 .frontends
                 .iter()
-                .filter(|key| keeps(key))
+                .filter(|(key, _)| keeps(key))
+                .copied()
+                .collect(),
+            // Where a range has no room, its clients are not let in.
+            ranges: new
+                .ranges
+                .iter()
+                .filter(|range| written.ranges.contains(range))
                 .copied()
                 .collect(),
             sets: Sets {
@@ -232,9 +267,10 @@ impl Written {
         self.named
             && self.sets == elements.sets
             && self.members == elements.members
+            && self.ranges == elements.ranges
             && self.frontends.len() == elements.frontends.len()
-            && elements.frontends.iter().all(|key| {
-                self.frontend(key) == Some(&elements.frontend(key, self.id, self.generation))
+            && elements.frontends.iter().all(|way| {
+                self.frontend(&way.0) == Some(&elements.frontend(way, self.id, self.generation))
             })
     }
 

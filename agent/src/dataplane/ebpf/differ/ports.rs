@@ -13,19 +13,20 @@ use std::{
 
 use signpost_common::{
     Address,
-    service::{FrontendKey, MemberKey, SlotKey},
+    service::{AddressValue, FrontendKey, FrontendValue, MemberKey, RangeKey, SlotKey},
 };
 
 use super::{
     super::{
         Pressure,
-        tables::{Frontends, Members, Services, Slots, Table, Tables},
+        tables::{Frontends, Members, Services, Slots, SourceRanges, Table, Tables},
     },
     addresses::AddressTable,
     batch::delete,
     change::{self, Change},
     ids::Ids,
     port::{Elements, Written, member_key, service_value},
+    ranges::range_key,
 };
 use crate::{
     dataplane::{Refusal, Report},
@@ -68,33 +69,59 @@ impl Retired {
 pub(super) struct Strays {
     pub(super) frontends: Vec<FrontendKey>,
     pub(super) members: Vec<MemberKey>,
+    pub(super) ranges: Vec<RangeKey>,
     pub(super) services: Vec<u32>,
 }
 
 /// Whose each frontend is.
 #[derive(Debug, Default)]
 pub(super) struct Owners {
-    by_key: HashMap<FrontendKey, PortName>,
-    at: HashMap<Address, usize>,
+    by_key: HashMap<FrontendKey, Owner>,
+    at: HashMap<Address, Count>,
+}
+
+#[derive(Debug)]
+struct Owner {
+    name: PortName,
+    external: bool,
+}
+
+/// How many frontends there are at an address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Count {
+    all: usize,
+    /// Those for which it is a ClusterIP.
+    cluster_ip: usize,
 }
 
 impl Owners {
     /// The frontend is this port's from now on.
-    pub(super) fn claim(&mut self, key: FrontendKey, name: &PortName) {
-        if self.by_key.insert(key, name.clone()).is_none() {
-            *self.at.entry(key.address).or_default() += 1;
+    pub(super) fn claim(&mut self, key: FrontendKey, value: &FrontendValue, name: &PortName) {
+        let external = value.flags & FrontendValue::EXTERNAL != 0;
+        let owner = Owner {
+            name: name.clone(),
+            external,
+        };
+        let before = self.by_key.insert(key, owner);
+        if is_node_port(&key.address) {
+            return;
         }
+        let count = self.at.entry(key.address).or_default();
+        count.all += usize::from(before.is_none());
+        count.cluster_ip -= usize::from(before.is_some_and(|before| !before.external));
+        count.cluster_ip += usize::from(!external);
     }
 
     /// The frontend goes, if it is this port's. Says whether it was.
     pub(super) fn give_up(&mut self, key: &FrontendKey, name: &PortName) -> bool {
-        if self.by_key.get(key) != Some(name) {
+        if self.name(key) != Some(name) {
             return false;
         }
-        self.by_key.remove(key);
+        let owner = self.by_key.remove(key);
         if let Some(count) = self.at.get_mut(&key.address) {
-            *count -= 1;
-            if *count == 0 {
+            count.all -= 1;
+            count.cluster_ip -= usize::from(owner.is_some_and(|owner| !owner.external));
+            if *count == Count::default() {
                 self.at.remove(&key.address);
             }
         }
@@ -106,8 +133,17 @@ impl Owners {
         self.at.keys()
     }
 
-    fn has(&self, address: &Address) -> bool {
-        self.at.contains_key(address)
+    /// What the address is by its frontends: flags of [`AddressValue`].
+    fn flags(&self, address: &Address) -> u32 {
+        match self.at.get(address) {
+            None => 0,
+            Some(Count { cluster_ip: 0, .. }) => AddressValue::SERVICE,
+            Some(_) => AddressValue::SERVICE | AddressValue::CLUSTER_IP,
+        }
+    }
+
+    fn name(&self, key: &FrontendKey) -> Option<&PortName> {
+        self.by_key.get(key).map(|owner| &owner.name)
     }
 }
 
@@ -138,14 +174,20 @@ impl PortTable {
 
         change::write_members(tables, &mut changes, report);
         change::write_slots(tables, &mut changes, report);
+        change::write_ranges(tables, &mut changes, report);
         change::write_services(tables, &mut changes, report);
         change::take_back(tables, &mut changes, report)?;
         let touched = change::write_frontends(tables, &mut changes, &mut self.owners, report)?;
-        addresses.settle(tables, touched, |address| self.owners.has(address), report)?;
+        addresses.settle(
+            tables,
+            touched,
+            |address| self.owners.flags(address),
+            report,
+        )?;
         change::remove_leftovers(tables, &mut changes, report)?;
 
         for mut change in changes {
-            let unsettled = addresses.why_unsettled(&change.elements.frontends);
+            let unsettled = addresses.why_unsettled(change.elements.keys());
             if let Some(reason) = change.refused.take().or(unsettled) {
                 report.refused.push(Refusal {
                     object: text(&change.name),
@@ -199,6 +241,9 @@ impl PortTable {
                     .slots(written.id, written.generation)
                     .map(|(key, _)| key),
             );
+            let ranges = written.ranges.iter();
+            gone.ranges
+                .extend(ranges.map(|range| range_key(written.id, *range)));
             gone.services.push(written.id);
             self.ids.release(written.id);
         }
@@ -208,13 +253,20 @@ impl PortTable {
             gone.frontends
                 .extend(strays.frontends.into_iter().filter(|key| !taken(key)));
             gone.members.extend(strays.members);
+            gone.ranges.extend(strays.ranges);
             gone.services.extend(strays.services);
             addresses.unsettle_all(self.owners.addresses());
         }
         delete::<Frontends>(tables, &gone.frontends, report)?;
         let touched = gone.frontends.iter().map(|key| key.address).collect();
-        addresses.settle(tables, touched, |address| self.owners.has(address), report)?;
+        addresses.settle(
+            tables,
+            touched,
+            |address| self.owners.flags(address),
+            report,
+        )?;
         delete::<Members>(tables, &gone.members, report)?;
+        delete::<SourceRanges>(tables, &gone.ranges, report)?;
         delete::<Slots>(tables, &slots, report)?;
         delete::<Services>(tables, &gone.services, report)
     }
@@ -263,7 +315,7 @@ impl PortTable {
     }
 
     /// How full the maps are.
-    pub(super) fn pressure(&self) -> [Pressure; 4] {
+    pub(super) fn pressure(&self) -> [Pressure; 5] {
         let sum = |of: fn(&Written) -> usize| -> usize { self.written.values().map(of).sum() };
         let retired: usize = self.retired.iter().map(|retired| retired.keys.len()).sum();
         let of = |map, elements, size| Pressure {
@@ -276,6 +328,11 @@ impl PortTable {
             of(Slots::NAME, sum(|w| w.sets.len()) + retired, Slots::SIZE),
             of(Members::NAME, sum(|w| w.members.len()), Members::SIZE),
             of(Services::NAME, self.written.len(), Services::SIZE),
+            of(
+                SourceRanges::NAME,
+                sum(|w| w.ranges.len()),
+                SourceRanges::SIZE,
+            ),
         ]
     }
 
@@ -291,12 +348,12 @@ impl PortTable {
         for (&name, &plan) in wanted {
             let elements = Elements::of(name, plan);
             let owner = |key: &FrontendKey| {
-                let other = self.owners.by_key.get(key).filter(|other| *other != name)?;
-                let keeps = |plan: &&PortPlan| Elements::of(other, plan).frontends.contains(key);
+                let other = self.owners.name(key).filter(|other| *other != name)?;
+                let keeps = |plan: &&PortPlan| Elements::of(other, plan).keys().any(|k| k == key);
                 (!going(other) && wanted.get(other).is_none_or(keeps)).then_some(other)
             };
             let mut refused = None;
-            for key in &elements.frontends {
+            for key in elements.keys() {
                 let claimant = || Some(*claimed.entry(*key).or_insert(name));
                 let other = owner(key).or_else(claimant).filter(|other| *other != name);
                 refused = other.map(|other| already_served(key, other)).or(refused);
@@ -325,6 +382,11 @@ pub(super) fn text(name: &PortName) -> String {
     } = name;
     let port = if port.is_empty() { "(unnamed)" } else { port };
     format!("Service {service} port {port} {protocol} {family:?}")
+}
+
+/// NodePorts stand under the unspecified address of their family.
+fn is_node_port(address: &Address) -> bool {
+    IpAddr::from(*address).is_unspecified()
 }
 
 fn already_served(key: &FrontendKey, other: &PortName) -> String {

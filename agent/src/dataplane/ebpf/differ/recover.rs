@@ -7,13 +7,14 @@ use std::{
 
 use signpost_common::{
     Address, Port,
-    service::{ServiceValue, SlotKey, SlotValue},
+    service::{RangeKey, ServiceValue, SlotKey, SlotValue},
 };
 
 use super::{
-    super::tables::{Flows, Frontends, Members, Services, Slots, Tables},
+    super::tables::{Flows, Frontends, Members, Services, Slots, SourceRanges, Tables},
     port::{Place, Sets, Written},
     ports::{PortTable, Retired},
+    ranges::ClusterRanges,
 };
 use crate::{
     model::{Family, ObjectName, Protocol},
@@ -28,7 +29,11 @@ impl PortTable {
     ///
     /// # Errors
     /// Where a map cannot be read.
-    pub(super) fn recover(&mut self, tables: &impl Tables) -> io::Result<()> {
+    pub(super) fn recover(
+        &mut self,
+        tables: &impl Tables,
+        cluster: &mut ClusterRanges,
+    ) -> io::Result<()> {
         let mut found: HashMap<u32, (PortName, Written)> = HashMap::new();
         let mut taken: BTreeMap<PortName, u32> = BTreeMap::new();
         tables.for_each::<Services>(&mut |id, value| {
@@ -55,7 +60,7 @@ impl PortTable {
             match found.get_mut(&value.service) {
                 Some((name, written)) => {
                     written.frontends.push((*key, *value));
-                    self.owners.claim(*key, name);
+                    self.owners.claim(*key, value, name);
                 }
                 None => self.strays.frontends.push(*key),
             }
@@ -85,6 +90,19 @@ impl PortTable {
             }
         })?;
 
+        tables.for_each::<SourceRanges>(&mut |key, _| {
+            let range = (key.bits, key.address);
+            if key.service == RangeKey::CLUSTER {
+                cluster.found(range);
+                return;
+            }
+            self.ids.skip(key.service);
+            match found.get_mut(&key.service) {
+                Some((_, written)) => written.ranges.push(range),
+                None => self.strays.ranges.push(*key),
+            }
+        })?;
+
         // A flow that outlives its Service must not find another one under the Service's number.
         tables.for_each::<Flows>(&mut |_, value| self.ids.skip(value.service))?;
 
@@ -92,6 +110,7 @@ impl PortTable {
             written
                 .members
                 .sort_unstable_by_key(|(at, _): &((Address, Port), u32)| *at);
+            written.ranges.sort_unstable();
             self.ids.take(id);
             self.written.insert(name, written);
         }

@@ -12,7 +12,7 @@ use super::Differ;
 use crate::{
     dataplane::{Report, Update, ebpf::EbpfConfig},
     model::{Family, ObjectName, Protocol},
-    plan::{Backend, Frontend, Member, PortName, PortPlan},
+    plan::{Backend, Frontend, FrontendKind, Member, PortName, PortPlan},
     zone::{Name, NameEntry},
 };
 use model::Model;
@@ -21,14 +21,19 @@ use model::Model;
 const LATER: u64 = 2_000_000_000;
 
 fn open(maps: &mut Model) -> Differ {
-    let config = EbpfConfig {
+    Differ::open(config(), maps).unwrap()
+}
+
+fn config() -> EbpfConfig {
+    EbpfConfig {
         pin_root: "/nowhere".into(),
         domain: name("cluster.local"),
         ttl: 30,
         negative_grace: Duration::from_secs(300),
         takeover: false,
-    };
-    Differ::open(config, maps).unwrap()
+        cluster_ranges: Vec::new(),
+        masquerade_all: false,
+    }
 }
 
 /// Applies an update that the maps have room for.
@@ -78,6 +83,7 @@ fn plan(frontend: &str, backends: &[u8]) -> PortPlan {
     };
     PortPlan {
         frontends: vec![Frontend {
+            kind: FrontendKind::ClusterIp,
             address: address(frontend),
             port: 80,
         }],
@@ -87,6 +93,7 @@ fn plan(frontend: &str, backends: &[u8]) -> PortPlan {
         internal_local: false,
         external_local: false,
         any_endpoints: !backends.is_empty(),
+        source_ranges: Vec::new(),
         affinity_timeout: None,
         dns: false,
     }

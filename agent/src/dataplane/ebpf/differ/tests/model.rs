@@ -9,12 +9,12 @@ use bytemuck::{NoUninit, bytes_of, pod_read_unaligned};
 use signpost_common::{
     dns::NameValue,
     name::NameKey,
-    service::{FrontendKey, FrontendValue, MemberKey, SlotKey, SlotValue},
+    service::{FrontendKey, FrontendValue, MemberKey, RangeKey, SlotKey, SlotValue},
 };
 
 use crate::dataplane::ebpf::tables::{
     Addresses, Configs, Frontends, LargeAnswers, Members, NameTexts, Names, NotWritten, Services,
-    Slots, SmallAnswers, Table, Tables,
+    Slots, SmallAnswers, SourceRanges, Table, Tables,
 };
 
 type Elements = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -151,6 +151,16 @@ impl Model {
             let named = named(key.service);
             let key = MemberKey { service: 0, ..key };
             add("members", format!("{named} {key:?} {value:?}"));
+        }
+        for (key, _) in self.all::<SourceRanges>() {
+            let service = match key.service {
+                RangeKey::CLUSTER => "cluster".to_owned(),
+                id => named(id),
+            };
+            add(
+                "ranges",
+                format!("{service} {} {:?}", key.bits, key.address),
+            );
         }
         self.add_rest::<Addresses>(&mut add);
         self.add_rest::<Names>(&mut add);

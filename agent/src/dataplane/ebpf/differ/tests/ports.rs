@@ -1,11 +1,17 @@
 use signpost_common::{
     Address, Port,
+    dns::Config,
     layout::map,
-    service::{AddressValue, FrontendKey, FrontendValue, MemberKey, MemberValue, SlotKey},
+    service::{
+        AddressValue, FrontendKey, FrontendValue, MemberKey, MemberValue, RangeKey, SlotKey,
+    },
 };
 
 use super::*;
-use crate::dataplane::ebpf::tables::{Addresses, Frontends, Members, Services, Slots};
+use crate::dataplane::{
+    NodeAddresses,
+    ebpf::tables::{Addresses, Configs, Frontends, Members, Services, Slots, SourceRanges},
+};
 
 const VIP: &str = "10.96.0.1";
 
@@ -69,7 +75,7 @@ fn a_port_that_comes_is_written_from_the_inside_out() {
     let address = Address::from(address(VIP));
     assert_eq!(
         maps.find::<Addresses>(&address).unwrap().flags,
-        AddressValue::SERVICE
+        AddressValue::SERVICE | AddressValue::CLUSTER_IP
     );
     let all = MemberValue::SERVING | MemberValue::CHOSEN;
     assert_eq!(
@@ -287,21 +293,196 @@ fn a_change_without_room_takes_the_backends_that_are_gone_out_of_their_places() 
 fn addresses_say_what_they_are_for_as_long_as_they_are() {
     let mut first = ports([(port("dns"), Some(plan("10.96.0.10", &[1])))]);
     first.dns_addresses = Some(vec![address("10.96.0.10")]);
-    first.node_addresses = Some(vec![address("192.0.2.1"), address("fd00::1")]);
+    first.node_addresses = Some(node(&["192.0.2.1", "fd00::1"], &["192.0.2.1"]));
     let (mut maps, mut differ) = started(&first);
     let flags =
         |maps: &Model, at: &str| maps.find::<Addresses>(&address(at).into()).map(|v| v.flags);
-    let both = AddressValue::SERVICE | AddressValue::DNS;
-    assert_eq!(flags(&maps, "10.96.0.10"), Some(both));
+    let all = AddressValue::SERVICE | AddressValue::CLUSTER_IP | AddressValue::DNS;
+    assert_eq!(flags(&maps, "10.96.0.10"), Some(all));
+    let node_port = AddressValue::NODE | AddressValue::NODE_PORT;
+    assert_eq!(flags(&maps, "192.0.2.1"), Some(node_port));
     assert_eq!(flags(&maps, "fd00::1"), Some(AddressValue::NODE));
 
     apply(&mut differ, &mut maps, &ports([(port("dns"), None)]));
     assert_eq!(flags(&maps, "10.96.0.10"), Some(AddressValue::DNS));
     let update = Update {
-        node_addresses: Some(vec![address("192.0.2.2")]),
+        node_addresses: Some(node(&["192.0.2.2"], &[])),
         ..ports([])
     };
     apply(&mut differ, &mut maps, &update);
     assert_eq!(flags(&maps, "fd00::1"), None);
     assert_eq!(flags(&maps, "192.0.2.2"), Some(AddressValue::NODE));
+}
+
+fn node(all: &[&str], node_ports: &[&str]) -> NodeAddresses {
+    let set = |texts: &[&str]| texts.iter().map(|text| address(text)).collect();
+    NodeAddresses {
+        all: set(all),
+        node_ports: set(node_ports),
+    }
+}
+
+/// A plan with one frontend of each kind, and source ranges.
+fn every_way(ranges: &[&str]) -> PortPlan {
+    let way = |kind, at: &str, port| Frontend {
+        kind,
+        address: address(at),
+        port,
+    };
+    PortPlan {
+        frontends: vec![
+            way(FrontendKind::ClusterIp, VIP, 80),
+            way(FrontendKind::NodePort, "0.0.0.0", 30_080),
+            way(FrontendKind::ExternalIp, "192.0.2.80", 80),
+            way(FrontendKind::LoadBalancer, "198.51.100.80", 80),
+        ],
+        source_ranges: ranges.iter().map(|text| text.parse().unwrap()).collect(),
+        external_local: true,
+        affinity_timeout: Some(60),
+        ..plan(VIP, &[1, 200])
+    }
+}
+
+#[test]
+fn each_way_in_has_its_flags() {
+    let (maps, _) = started(&ports([(port("ent"), Some(every_way(&["10.0.0.0/8"])))]));
+    let node_port = FrontendKey {
+        address: Address::v4([0; 4]),
+        port: Port::new(30_080),
+        protocol: 6,
+        pad: 0,
+    };
+    let of = |value: FrontendValue| {
+        assert_eq!(
+            (value.cluster, value.local, value.affinity_timeout),
+            (2, 1, 60)
+        );
+        value.flags & !FrontendValue::ANY_ENDPOINTS & !FrontendValue::EXTERNAL_LOCAL
+    };
+    assert_eq!(of(frontend(&maps, VIP).unwrap()), 0);
+    let external = FrontendValue::EXTERNAL;
+    assert_eq!(of(maps.find::<Frontends>(&node_port).unwrap()), external);
+    assert_eq!(of(frontend(&maps, "192.0.2.80").unwrap()), external);
+    assert_eq!(
+        of(frontend(&maps, "198.51.100.80").unwrap()),
+        external | FrontendValue::SOURCE_RANGES
+    );
+    let flags = |at: &str| maps.find::<Addresses>(&address(at).into()).map(|v| v.flags);
+    let cluster_ip = AddressValue::SERVICE | AddressValue::CLUSTER_IP;
+    assert_eq!(flags(VIP), Some(cluster_ip));
+    assert_eq!(flags("192.0.2.80"), Some(AddressValue::SERVICE));
+    assert_eq!(flags("198.51.100.80"), Some(AddressValue::SERVICE));
+    assert_eq!(flags("0.0.0.0"), None, "nobody sends to it");
+}
+
+#[test]
+fn source_ranges_are_there_before_the_frontend_that_asks_for_them() {
+    let (mut maps, mut differ) = started(&ports([(port("ent"), Some(every_way(&[])))]));
+    let update = ports([(
+        port("ent"),
+        Some(every_way(&["10.0.0.0/8", "192.0.2.0/24"])),
+    )]);
+    apply(&mut differ, &mut maps, &update);
+    let mut order: Vec<_> = maps.log.iter().map(|(map, put)| (*map, *put)).collect();
+    order.dedup();
+    assert_eq!(order, [(map::SOURCE_RANGES, true), (map::FRONTENDS, true)]);
+
+    let id = frontend(&maps, VIP).unwrap().service;
+    let ranges = |maps: &Model| -> Vec<(u32, u32)> {
+        let all = maps.all::<SourceRanges>();
+        all.iter().map(|(key, _)| (key.service, key.bits)).collect()
+    };
+    assert_eq!(ranges(&maps), [(id, 32 + 96 + 8), (id, 32 + 96 + 24)]);
+    let update = ports([(port("ent"), Some(every_way(&["192.0.2.0/24"])))]);
+    apply(&mut differ, &mut maps, &update);
+    assert_eq!(ranges(&maps), [(id, 32 + 96 + 24)]);
+    apply(&mut differ, &mut maps, &ports([(port("ent"), None)]));
+    assert_eq!(ranges(&maps), []);
+}
+
+#[test]
+fn a_source_range_without_room_lets_nobody_in() {
+    let (mut maps, mut differ) = started(&ports([(port("ent"), Some(every_way(&["10.0.0.0/8"])))]));
+    maps.sizes.insert(map::SOURCE_RANGES, 1);
+    let update = ports([(port("ent"), Some(every_way(&["192.0.2.0/24"])))]);
+    assert_eq!(differ.apply(&mut maps, &update).unwrap().refused.len(), 1);
+    assert_eq!(maps.len::<SourceRanges>(), 0);
+    let value = frontend(&maps, "198.51.100.80").unwrap();
+    assert_ne!(value.flags & FrontendValue::SOURCE_RANGES, 0);
+    maps.sizes.clear();
+    apply(&mut differ, &mut maps, &ports([]));
+    assert_eq!(maps.len::<SourceRanges>(), 1);
+}
+
+#[test]
+fn the_networks_of_the_cluster_follow_the_option() {
+    let mut maps = Model::default();
+    let mut with = |ranges: &[&str]| {
+        let config = EbpfConfig {
+            cluster_ranges: ranges.iter().map(|text| text.parse().unwrap()).collect(),
+            ..config()
+        };
+        let mut differ = Differ::open(config, &mut maps).unwrap();
+        apply(&mut differ, &mut maps, &ports([]));
+        let flags = maps.find::<Configs>(&0).unwrap().flags;
+        let keys = maps.all::<SourceRanges>();
+        assert!(keys.iter().all(|(key, _)| key.service == RangeKey::CLUSTER));
+        (flags & Config::CLUSTER_RANGES != 0, keys.len())
+    };
+    assert_eq!(with(&["10.1.0.0/16", "fd00:1::/48"]), (true, 2));
+    assert_eq!(with(&["10.2.0.0/16"]), (true, 1));
+    assert_eq!(with(&[]), (false, 0));
+}
+
+#[test]
+fn the_ranges_of_services_are_told_to_the_programs_as_far_as_there_is_room() {
+    let (mut maps, mut differ) = started(&ports([]));
+    let mut told = |ranges: &[&str]| {
+        let update = Update {
+            service_ranges: Some(ranges.iter().map(|text| text.parse().unwrap()).collect()),
+            ..ports([])
+        };
+        apply(&mut differ, &mut maps, &update);
+        let config = maps.find::<Configs>(&0).unwrap();
+        let inside = |at: &str| {
+            let at = Address::from(address(at));
+            config.service_ranges.iter().any(|r| r.difference(&at) == 0)
+        };
+        let known = config.flags & Config::SERVICE_RANGES != 0;
+        known.then(|| {
+            (
+                inside("10.96.0.1"),
+                inside("fd00:96::1"),
+                inside("10.1.0.1"),
+            )
+        })
+    };
+    assert_eq!(told(&["10.96.0.0/12"]), Some((true, false, false)));
+    let both = ["10.96.0.0/12", "fd00:96::/108"];
+    assert_eq!(told(&both), Some((true, true, false)));
+    assert_eq!(told(&[]), None);
+    let five = [
+        "10.96.0.0/16",
+        "10.97.0.0/16",
+        "10.98.0.0/16",
+        "10.99.0.0/16",
+        "10.100.0.0/16",
+    ];
+    assert_eq!(told(&five), None);
+}
+
+#[test]
+fn an_address_that_others_serve_is_marked() {
+    let (mut maps, mut differ) = started(&ports([]));
+    let mut told = |addresses: &[&str]| {
+        let update = Update {
+            foreign_addresses: Some(addresses.iter().map(|a| address(a)).collect()),
+            ..ports([])
+        };
+        apply(&mut differ, &mut maps, &update);
+        let found = maps.find::<Addresses>(&address("10.96.0.9").into());
+        found.map(|value| value.flags)
+    };
+    assert_eq!(told(&["10.96.0.9"]), Some(AddressValue::FOREIGN));
+    assert_eq!(told(&[]), None);
 }

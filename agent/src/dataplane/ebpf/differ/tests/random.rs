@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
+use ipnet::IpNet;
 use proptest::{collection::vec, prelude::*, sample::subsequence};
 use signpost_common::dns::qtype;
 
@@ -12,16 +13,24 @@ const SERVICES: [&str; 4] = ["ent", "web", "dns", "abc"];
 struct Step {
     service: usize,
     state: Option<(Vec<u8>, bool)>,
+    /// Which kind each of its frontends is, and who may use the load balancer's.
+    ways: (Vec<FrontendKind>, Vec<u8>),
     addresses: usize,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let backends = subsequence(vec![1_u8, 2, 3, 101, 102, 103], 0..=6);
     let state = proptest::option::weighted(0.8, (backends, any::<bool>()));
-    (0..SERVICES.len(), state, 1..60_usize).prop_map(|(service, state, addresses)| Step {
-        service,
-        state,
-        addresses,
+    use FrontendKind::{ClusterIp, ExternalIp, LoadBalancer, NodePort};
+    let kinds = subsequence(vec![ClusterIp, NodePort, ExternalIp, LoadBalancer], 1..=4);
+    let ways = (kinds, subsequence(vec![8_u8, 16, 24], 0..=3));
+    (0..SERVICES.len(), state, ways, 1..60_usize).prop_map(|(service, state, ways, addresses)| {
+        Step {
+            service,
+            state,
+            ways,
+            addresses,
+        }
     })
 }
 
@@ -38,6 +47,7 @@ impl Wanted {
         Step {
             service,
             state,
+            ways: (kinds, ranges),
             addresses,
         }: &Step,
     ) -> Update {
@@ -67,7 +77,24 @@ impl Wanted {
                 } else {
                     port(service_name)
                 };
-                let plan = plan(&format!("10.96.0.{service}"), backends);
+                let mut plan = plan(&format!("10.96.0.{service}"), backends);
+                let way = |kind: &FrontendKind| Frontend {
+                    kind: *kind,
+                    address: match kind {
+                        FrontendKind::ClusterIp => address(&format!("10.96.0.{service}")),
+                        FrontendKind::NodePort => address("0.0.0.0"),
+                        // Now and then one that is a ClusterIP otherwise.
+                        FrontendKind::ExternalIp => address(&format!("10.96.0.{service}")),
+                        FrontendKind::LoadBalancer => address(&format!("192.0.2.{service}")),
+                    },
+                    port: match kind {
+                        FrontendKind::NodePort => 30_000 + *service as u16,
+                        _ => 80,
+                    },
+                };
+                plan.frontends = kinds.iter().map(way).collect();
+                let range = |bits: &u8| IpNet::new([10, 0, 0, 0].into(), *bits).unwrap();
+                plan.source_ranges = ranges.iter().map(range).collect();
                 update.ports.insert(key.clone(), Some(plan.clone()));
                 self.ports.insert(key, plan);
                 let addresses: Vec<String> = (0..*addresses)
@@ -188,6 +215,7 @@ proptest! {
                 (map::MEMBERS, members),
                 (map::FRONTENDS, frontends),
                 (map::ADDRESSES, frontends),
+                (map::SOURCE_RANGES, frontends),
                 (map::ANSWERS_SMALL, answers),
                 (map::ANSWERS_LARGE, answers),
                 (map::NAMES, answers),
