@@ -47,6 +47,20 @@ pub struct Given {
     pub service_ranges: BTreeSet<IpNet>,
 }
 
+impl Given {
+    /// With the defaults of everything else.
+    pub fn new(node: Arc<str>, domain: Name, dns: Vec<IpAddr>) -> Self {
+        Self {
+            node,
+            domain,
+            dns,
+            node_ports: vec![NodePortAddress::Primary],
+            external_ips: true,
+            service_ranges: BTreeSet::new(),
+        }
+    }
+}
+
 /// What a node must do, and what of it was handed to the dataplane.
 #[derive(Debug)]
 pub struct Desired {

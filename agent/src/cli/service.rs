@@ -22,8 +22,8 @@ pub struct ServiceRow {
     pub port_name: String,
     /// `TCP`, `UDP` or `SCTP`.
     pub protocol: String,
-    /// Where clients send to, such as `10.96.0.10:53`.
-    pub frontends: Vec<SocketAddr>,
+    /// Where clients send to.
+    pub frontends: Vec<FrontendRow>,
     /// Backends in the cluster set.
     pub backends: u32,
     /// Backends in the set of this node.
@@ -42,6 +42,51 @@ pub struct ServiceRow {
     pub generation: u32,
 }
 
+/// A way to a service port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct FrontendRow {
+    /// Which way it is.
+    pub kind: Kind,
+    /// Address and port, such as `10.96.0.10:53`; the address of a NodePort is the unspecified one.
+    pub address: SocketAddr,
+}
+
+/// The kinds of ways that the kernel tells apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum Kind {
+    /// The Service's own address.
+    ClusterIP,
+    /// A port at the node's addresses.
+    NodePort,
+    /// An external IP, or a load balancer's.
+    External,
+}
+
+impl FrontendRow {
+    fn new(key: &FrontendKey, value: &FrontendValue) -> Self {
+        let address = IpAddr::from(key.address);
+        let kind = if address.is_unspecified() {
+            Kind::NodePort
+        } else if value.flags & FrontendValue::EXTERNAL != 0 {
+            Kind::External
+        } else {
+            Kind::ClusterIP
+        };
+        Self {
+            kind,
+            address: SocketAddr::new(address, key.port.get()),
+        }
+    }
+
+    fn text(&self) -> String {
+        match self.kind {
+            Kind::ClusterIP => self.address.to_string(),
+            Kind::NodePort => format!("nodeport {}", self.address.port()),
+            Kind::External => format!("external {}", self.address),
+        }
+    }
+}
+
 impl Row for ServiceRow {
     const HEADINGS: &'static [&'static str] = &[
         "NAMESPACE",
@@ -55,7 +100,7 @@ impl Row for ServiceRow {
     ];
 
     fn cells(&self) -> Vec<String> {
-        let frontends: Vec<String> = self.frontends.iter().map(ToString::to_string).collect();
+        let frontends: Vec<String> = self.frontends.iter().map(FrontendRow::text).collect();
         let policy = [
             (self.internal_local, "internal-local".to_owned()),
             (self.external_local, "external-local".to_owned()),
@@ -71,7 +116,7 @@ impl Row for ServiceRow {
             self.name.clone(),
             or_dash(&self.port_name),
             self.protocol.clone(),
-            or_dash(&frontends.join(",")),
+            or_dash(&frontends.join(", ")),
             self.backends.to_string(),
             self.local_backends.to_string(),
             or_dash(&policy.join(", ")),
@@ -84,11 +129,10 @@ pub fn service_rows(
     services: impl IntoIterator<Item = (u32, ServiceValue)>,
     frontends: impl IntoIterator<Item = (FrontendKey, FrontendValue)>,
 ) -> Vec<ServiceRow> {
-    let mut by_service = BTreeMap::<u32, (Vec<SocketAddr>, FrontendValue)>::new();
+    let mut by_service = BTreeMap::<u32, (Vec<FrontendRow>, FrontendValue)>::new();
     for (key, value) in frontends {
-        let address = SocketAddr::new(IpAddr::from(key.address), key.port.get());
         let entry = by_service.entry(value.service).or_default();
-        entry.0.push(address);
+        entry.0.push(FrontendRow::new(&key, &value));
         entry.1 = value;
     }
     let mut rows: Vec<ServiceRow> = services
@@ -178,6 +222,10 @@ pub(super) mod tests {
             affinity_timeout: 60,
             ..FrontendValue::default()
         };
+        let external = FrontendValue {
+            flags: value.flags | FrontendValue::EXTERNAL,
+            ..value
+        };
         service_rows(
             [
                 (7, service("prod", "ent", "http")),
@@ -185,7 +233,8 @@ pub(super) mod tests {
             ],
             [
                 frontend("10.96.0.7", 8080, value),
-                frontend("192.0.2.1", 8080, value),
+                frontend("192.0.2.1", 8080, external),
+                frontend("0.0.0.0", 30_080, external),
             ],
         )
     }
@@ -195,9 +244,9 @@ pub(super) mod tests {
         assert_eq!(
             rows(Format::Table, &example()).unwrap(),
             "\
-NAMESPACE   NAME   PORT   PROTOCOL   FRONTEND                        BACKENDS   LOCAL   POLICY
-dev         ent    -      TCP        -                               0          0       -
-prod        ent    http   TCP        10.96.0.7:8080,192.0.2.1:8080   2          1       internal-local, affinity 60s
+NAMESPACE   NAME   PORT   PROTOCOL   FRONTEND                                                  BACKENDS   LOCAL   POLICY
+dev         ent    -      TCP        -                                                         0          0       -
+prod        ent    http   TCP        10.96.0.7:8080, nodeport 30080, external 192.0.2.1:8080   2          1       internal-local, affinity 60s
 "
         );
     }
@@ -213,7 +262,11 @@ prod        ent    http   TCP        10.96.0.7:8080,192.0.2.1:8080   2          
                 "name": "ent",
                 "port_name": "http",
                 "protocol": "TCP",
-                "frontends": ["10.96.0.7:8080", "192.0.2.1:8080"],
+                "frontends": [
+                    {"kind": "ClusterIP", "address": "10.96.0.7:8080"},
+                    {"kind": "NodePort", "address": "0.0.0.0:30080"},
+                    {"kind": "External", "address": "192.0.2.1:8080"},
+                ],
                 "backends": 2,
                 "local_backends": 1,
                 "internal_local": true,

@@ -9,7 +9,7 @@ use std::{
 
 use proptest::prelude::*;
 use signpost::{
-    agent::desired::Desired,
+    agent::desired::{Desired, Given},
     dataplane::{
         Dataplane as _,
         ebpf::{
@@ -83,7 +83,7 @@ impl Cluster {
         .expect("the dataplane opens; this needs root and a BPF file system on /sys/fs/bpf");
         let mut cluster = Self {
             registry: Registry::default(),
-            desired: Desired::new("node".into(), domain, vec![DNS.0]),
+            desired: Desired::new(Given::new("node".into(), domain, vec![DNS.0])),
             kernel: Kernel::over(&folder.0),
             dataplane,
             folder,
