@@ -33,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{config::LogConfig, zone::Name};
 
+pub use forward::{Policy, Transport};
 pub use server::{Listening, Server};
 
 /// Flags of `signpost dns`.
@@ -68,7 +69,7 @@ pub struct Args {
     )]
     pub listen: Vec<SocketAddr>,
 
-    /// Name server for names outside of the cluster [default: those of /etc/resolv.conf]
+    /// Name server for names outside of the cluster [default: those of --resolv-conf]
     #[arg(
         long,
         env = "SIGNPOST_UPSTREAM",
@@ -76,6 +77,33 @@ pub struct Args {
         value_delimiter = ','
     )]
     pub upstream: Vec<Upstream>,
+
+    /// File that names the upstreams where --upstream does not; it is read again when it changes
+    #[arg(
+        long,
+        env = "SIGNPOST_RESOLV_CONF",
+        value_name = "FILE",
+        default_value = "/etc/resolv.conf"
+    )]
+    pub resolv_conf: PathBuf,
+
+    /// In which order upstreams are asked; one that is silent is asked last until it answers again
+    #[arg(
+        long,
+        env = "SIGNPOST_UPSTREAM_POLICY",
+        value_name = "POLICY",
+        default_value = "random"
+    )]
+    pub upstream_policy: Policy,
+
+    /// How upstreams are asked
+    #[arg(
+        long,
+        env = "SIGNPOST_UPSTREAM_TRANSPORT",
+        value_name = "TRANSPORT",
+        default_value = "udp"
+    )]
+    pub upstream_transport: Transport,
 
     /// The cluster's domain; an agent's word counts more
     #[arg(
@@ -117,6 +145,15 @@ pub struct Args {
         default_value_t = 30
     )]
     pub cache_seconds: u64,
+
+    /// For how many seconds after that they are still given where no upstream answers (RFC 8767); 0 for never
+    #[arg(
+        long,
+        env = "SIGNPOST_STALE_SECONDS",
+        value_name = "SECONDS",
+        default_value_t = 3600
+    )]
+    pub stale_seconds: u64,
 
     /// For how many seconds questions are still answered after the process was told to end
     #[arg(
@@ -268,24 +305,21 @@ impl Args {
         Name::from_text(domain).with_context(|| format!("--cluster-domain {domain} is not a name"))
     }
 
-    /// Those of the flag, else those of the pod's resolv.conf. None is no error: names outside are refused then.
+    /// Those of the flag, else those of the file. None is no error: names outside are refused then.
     fn upstreams(&self) -> Vec<SocketAddr> {
-        const FILE: &str = "/etc/resolv.conf";
         if !self.upstream.is_empty() {
             return self.upstream.iter().map(|u| u.0).collect();
         }
-        let read = std::fs::read(FILE).map_err(anyhow::Error::from);
-        let parsed = read.and_then(|text| Ok(parse_resolv_conf(text)?));
-        match parsed {
-            Ok((config, _)) => config
-                .name_servers()
-                .iter()
-                .map(|server| SocketAddr::new(server.ip, 53))
-                .collect(),
-            Err(error) => {
-                tracing::warn!(%error, "{FILE} names no upstream; give --upstream");
-                Vec::new()
-            }
-        }
+        self.read_upstreams().unwrap_or_else(|error| {
+            let file = self.resolv_conf.display();
+            tracing::warn!(%error, "{file} names no upstream; give --upstream or --resolv-conf");
+            Vec::new()
+        })
+    }
+
+    fn read_upstreams(&self) -> anyhow::Result<Vec<SocketAddr>> {
+        let (config, _) = parse_resolv_conf(std::fs::read(&self.resolv_conf)?)?;
+        let servers = config.name_servers().iter();
+        Ok(servers.map(|s| SocketAddr::new(s.ip, 53)).collect())
     }
 }

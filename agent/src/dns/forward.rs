@@ -1,57 +1,69 @@
 //! Questions for other name servers.
 
+mod policy;
+mod upstream;
+
 use std::{
-    io,
+    collections::HashMap,
     net::{IpAddr, SocketAddr},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use futures::StreamExt as _;
-use hickory_proto::op::{
-    DnsRequest, DnsRequestOptions, Edns, Message, MessageType, OpCode, Query, ResponseCode,
+use futures::{FutureExt as _, future::BoxFuture, future::Shared};
+use hickory_proto::{
+    op::{Message, OpCode, Query, ResponseCode},
+    rr::Name as WireName,
 };
-use hickory_server::net::{
-    runtime::TokioRuntimeProvider, udp::UdpClientStream, xfer::DnsRequestSender as _,
-};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-    sync::Semaphore,
-    time::timeout,
-};
+use tokio::{sync::Semaphore, time::timeout};
 
-use super::cache::{Cache, Key};
+use self::{policy::Order, upstream::Upstream};
+use super::cache::{Cache, Hit, Key};
 use crate::zone::Name;
+
+pub use self::{policy::Policy, upstream::Transport};
 
 /// How long one upstream may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long all of them together may take: a client waits for five seconds.
 const DEADLINE: Duration = Duration::from_secs(4);
-/// An upstream that did not answer is asked last for so long.
-const SHUNNED: Duration = Duration::from_secs(10);
+/// How long a client waits for a fresh answer where there is a stale one (RFC 8767 §5: the client response timer).
+const STALE_AFTER: Duration = Duration::from_millis(1800);
 /// Questions that are under way at once; CoreDNS's limit.
 const CONCURRENT: usize = 1000;
-/// UDP payload that fits every path (DNS flag day 2020).
-const PAYLOAD: u16 = 1232;
 /// CoreDNS keeps so many answers.
 const CAPACITY: usize = 9984;
 
-/// The upstreams.
-#[derive(Debug)]
-pub(super) struct Forward {
-    upstreams: Vec<Upstream>,
-    permits: Semaphore,
-    pub(super) cache: Cache,
-    epoch: Instant,
+/// How names outside of the cluster are asked for.
+#[derive(Clone, Debug)]
+pub(super) struct Options {
+    pub(super) upstreams: Vec<SocketAddr>,
+    pub(super) policy: Policy,
+    pub(super) transport: Transport,
+    /// For how long answers are kept at most.
+    pub(super) keep: Duration,
+    /// For how long an answer is given after that, where no upstream answers.
+    pub(super) stale: Duration,
 }
 
+/// The upstreams, and what they said.
 #[derive(Debug)]
-struct Upstream {
-    address: SocketAddr,
-    /// Milliseconds after `epoch` until which it is asked last.
-    shunned: AtomicU64,
+pub(super) struct Forward {
+    upstreams: RwLock<Vec<Arc<Upstream>>>,
+    transport: Transport,
+    order: Order,
+    permits: Arc<Semaphore>,
+    pub(super) cache: Cache,
+    /// Questions that are under way: who asks the same waits for the same answer.
+    flights: Mutex<HashMap<Key, Flight>>,
+    pub(super) prefetched: AtomicU64,
 }
+
+/// An answer that somebody waits for.
+type Flight = Shared<BoxFuture<'static, (Message, From)>>;
 
 /// What a client wants to know.
 #[derive(Clone, Debug)]
@@ -68,32 +80,65 @@ pub(super) struct Question {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum From {
     Cache,
+    /// The cache, after its time: no upstream answers.
+    Stale,
     Upstream,
     /// Too many questions are under way, or there is nobody to ask.
     Nobody,
 }
 
 impl Forward {
-    pub(super) fn new(upstreams: Vec<SocketAddr>, keep: Duration) -> Self {
-        Self {
-            upstreams: upstreams
-                .into_iter()
-                .map(|address| Upstream {
-                    address,
-                    shunned: AtomicU64::new(0),
-                })
-                .collect(),
-            permits: Semaphore::new(CONCURRENT),
-            cache: Cache::new(CAPACITY, keep),
-            epoch: Instant::now(),
-        }
+    pub(super) fn new(options: &Options) -> Self {
+        let this = Self {
+            upstreams: RwLock::default(),
+            transport: options.transport,
+            order: Order::new(options.policy),
+            permits: Arc::new(Semaphore::new(CONCURRENT)),
+            cache: Cache::new(CAPACITY, options.keep, options.stale),
+            flights: Mutex::default(),
+            prefetched: AtomicU64::new(0),
+        };
+        this.replace(&options.upstreams);
+        this
     }
 
-    /// Asks the upstreams, one after the other until one answers. `own` are addresses that lead back here.
+    /// Takes other upstreams; what is known of those that stay is kept. Whether anything changed.
+    pub(super) fn replace(&self, addresses: &[SocketAddr]) -> bool {
+        let mut upstreams = self
+            .upstreams
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let same = upstreams.iter().map(|u| &u.address).eq(addresses);
+        *upstreams = addresses
+            .iter()
+            .map(|address| {
+                let known = upstreams.iter().find(|u| u.address == *address);
+                known
+                    .cloned()
+                    .unwrap_or_else(|| Arc::new(Upstream::new(*address, self.transport)))
+            })
+            .collect();
+        !same
+    }
+
+    /// Every upstream, with how many questions it left without an answer.
+    pub(super) fn failures(&self) -> Vec<(SocketAddr, u64)> {
+        self.upstreams()
+            .iter()
+            .map(|u| (u.address, u.failures.load(Ordering::Relaxed)))
+            .collect()
+    }
+
+    /// The answer from the cache, else from an upstream. `own` are addresses that lead back here.
     ///
-    /// What an upstream says is handed on as it is: code, flags, sections. SERVFAIL where none answers, REFUSED where
-    /// there is none or too many questions are under way.
-    pub(super) async fn ask(&self, question: &Question, own: &[IpAddr]) -> (Message, From) {
+    /// What an upstream says is handed on as it is: code, flags, sections; the owners get the asker's letter case.
+    /// SERVFAIL where none answers and there is no stale answer either, REFUSED where there is none or too many
+    /// questions are under way.
+    pub(super) async fn ask(
+        self: &Arc<Self>,
+        question: &Question,
+        own: &[IpAddr],
+    ) -> (Message, From) {
         let key = Key {
             name: question.name.clone(),
             qtype: question.query.query_type(),
@@ -101,23 +146,64 @@ impl Forward {
             dnssec_ok: question.edns.unwrap_or(false),
             checking_disabled: question.checking_disabled,
         };
-        if let Some(message) = self.cache.get(&key, Instant::now()) {
-            return (message, From::Cache);
-        }
-        let Ok(_permit) = self.permits.try_acquire() else {
-            return (failure(ResponseCode::Refused), From::Nobody);
+        let (mut message, from) = match self.cache.get(&key, Instant::now()) {
+            Hit::Fresh { message, prefetch } => {
+                if prefetch && self.fly(key, question, own).is_some() {
+                    self.prefetched.fetch_add(1, Ordering::Relaxed);
+                }
+                (message, From::Cache)
+            }
+            Hit::Stale(stale) => match self.fly(key, question, own) {
+                None => (stale, From::Stale),
+                Some(flight) => match timeout(STALE_AFTER, flight).await {
+                    Ok(fresh) if fresh.0.metadata.response_code != ResponseCode::ServFail => fresh,
+                    _ => (stale, From::Stale),
+                },
+            },
+            Hit::Miss => match self.fly(key, question, own) {
+                Some(flight) => flight.await,
+                None => (failure(ResponseCode::Refused), From::Nobody),
+            },
         };
-        let mut upstreams: Vec<&Upstream> = self
-            .upstreams
-            .iter()
-            .filter(|u| !own.contains(&u.address.ip()))
-            .collect();
-        if upstreams.is_empty() {
-            return (failure(ResponseCode::Refused), From::Nobody);
+        recase(&mut message, question.query.name());
+        (message, from)
+    }
+
+    /// The question that is under way already, or a new one. It goes on when nobody waits for it any more. `None`
+    /// where there is no upstream, or too many questions are under way.
+    fn fly(self: &Arc<Self>, key: Key, question: &Question, own: &[IpAddr]) -> Option<Flight> {
+        let mut flights = self.flights();
+        if let Some(flight) = flights.get(&key) {
+            return Some(flight.clone());
         }
+        let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
+        let mut upstreams = self.upstreams();
+        upstreams.retain(|u| !own.contains(&u.address.ip()));
+        if upstreams.is_empty() {
+            return None;
+        }
+        let (this, asked, landing) = (Arc::clone(self), question.clone(), key.clone());
+        let asking = tokio::spawn(async move {
+            let mut message = this.ask_in_turn(upstreams, &asked).await;
+            this.cache
+                .insert(landing.clone(), &mut message, Instant::now());
+            this.flights().remove(&landing);
+            drop(permit);
+            message
+        });
+        let flight = asking
+            .map(|joined| joined.unwrap_or_else(|_| failure(ResponseCode::ServFail)))
+            .map(|message| (message, From::Upstream))
+            .boxed()
+            .shared();
+        flights.insert(key, flight.clone());
+        Some(flight)
+    }
+
+    /// Asks one after the other until one answers.
+    async fn ask_in_turn(&self, mut upstreams: Vec<Arc<Upstream>>, question: &Question) -> Message {
         let begun = Instant::now();
-        let now = self.millis(begun);
-        upstreams.sort_by_key(|u| u.shunned.load(Ordering::Relaxed) > now);
+        self.order.put(&mut upstreams, |u| u.answers());
         for upstream in upstreams.iter().cycle() {
             let left = DEADLINE.saturating_sub(begun.elapsed());
             if left.is_zero() {
@@ -125,15 +211,9 @@ impl Forward {
             }
             let asked = Instant::now();
             match upstream.ask(question, left.min(PATIENCE)).await {
-                Ok(mut message) => {
-                    upstream.shunned.store(0, Ordering::Relaxed);
-                    self.cache.insert(key, &mut message, Instant::now());
-                    return (message, From::Upstream);
-                }
+                Ok(message) => return message,
                 Err(error) => {
                     tracing::debug!(upstream = %upstream.address, name = %question.name, %error, "no answer");
-                    let until = self.millis(Instant::now() + SHUNNED);
-                    upstream.shunned.store(until, Ordering::Relaxed);
                     // An upstream that is not there says so at once, again and again.
                     let spent = asked.elapsed();
                     if spent < PATIENCE / 8 && upstreams.len() == 1 {
@@ -144,76 +224,28 @@ impl Forward {
                 }
             }
         }
-        let mut message = failure(ResponseCode::ServFail);
-        self.cache.insert(key, &mut message, Instant::now());
-        (message, From::Upstream)
+        failure(ResponseCode::ServFail)
     }
 
-    fn millis(&self, at: Instant) -> u64 {
-        at.duration_since(self.epoch).as_millis() as u64
-    }
-}
-
-impl Upstream {
-    async fn ask(&self, question: &Question, patience: Duration) -> io::Result<Message> {
-        let mut message = Message::query();
-        message.metadata.id = rand::random();
-        message.metadata.message_type = MessageType::Query;
-        message.metadata.op_code = OpCode::Query;
-        message.metadata.recursion_desired = question.recursion_desired;
-        message.metadata.checking_disabled = question.checking_disabled;
-        message.add_query(question.query.clone());
-        if let Some(dnssec_ok) = question.edns {
-            let mut edns = Edns::new();
-            edns.set_max_payload(PAYLOAD).set_version(0);
-            edns.set_dnssec_ok(dnssec_ok);
-            message.set_edns(edns);
-        }
-        let udp = async {
-            let request = DnsRequest::new(message.clone(), DnsRequestOptions::default());
-            let mut stream = UdpClientStream::builder(self.address, TokioRuntimeProvider::new())
-                .with_timeout(Some(patience))
-                .build();
-            let answer = stream.send_message(request).next().await;
-            let answer = answer.ok_or_else(|| io::Error::other("no answer"))?;
-            answer.map(|a| a.into_message()).map_err(io::Error::other)
-        };
-        let answer: Message = within(patience, udp).await?;
-        if !answer.metadata.truncation {
-            return Ok(answer);
-        }
-        match within(patience, self.tcp(&message)).await {
-            Ok(whole) => Ok(whole),
-            // A part is better than nothing; the client is told that it is one.
-            Err(error) => {
-                tracing::debug!(upstream = %self.address, %error, "no answer over TCP");
-                Ok(answer)
-            }
-        }
+    fn upstreams(&self) -> Vec<Arc<Upstream>> {
+        self.upstreams
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
-    async fn tcp(&self, message: &Message) -> io::Result<Message> {
-        let bytes = message.to_vec().map_err(io::Error::other)?;
-        let length = u16::try_from(bytes.len()).map_err(io::Error::other)?;
-        let mut stream = TcpStream::connect(self.address).await?;
-        let mut framed = length.to_be_bytes().to_vec();
-        framed.extend_from_slice(&bytes);
-        stream.write_all(&framed).await?;
-        let mut answer = vec![0; usize::from(stream.read_u16().await?)];
-        stream.read_exact(&mut answer).await?;
-        let answer = Message::from_vec(&answer).map_err(io::Error::other)?;
-        let same = answer.metadata.id == message.metadata.id && answer.queries == message.queries;
-        if !same {
-            return Err(io::Error::other("an answer to another question"));
-        }
-        Ok(answer)
+    fn flights(&self) -> MutexGuard<'_, HashMap<Key, Flight>> {
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-async fn within<T>(patience: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    timeout(patience, work)
-        .await
-        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+/// Gives the records of the name that was asked for the asker's letter case (0x20): upstreams are asked in a random one.
+fn recase(message: &mut Message, name: &WireName) {
+    for record in &mut message.answers {
+        if record.name == *name {
+            record.name = name.clone();
+        }
+    }
 }
 
 fn failure(code: ResponseCode) -> Message {

@@ -188,6 +188,7 @@ impl Handler {
         let (message, from) = self.forward.ask(question, own).await;
         match from {
             From::Cache => self.metrics.cache_hits.inc(),
+            From::Stale => self.metrics.served_stale.inc(),
             From::Upstream => self.metrics.cache_misses.inc(),
             From::Nobody => self.metrics.rejects.inc(),
         };

@@ -1,12 +1,22 @@
 //! Numbers of the server, under the names that dashboards for CoreDNS know.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use hickory_proto::{op::ResponseCode, rr::RecordType};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _, text::encode},
-    metrics::{counter::Counter, family::Family, gauge::ConstGauge, histogram::Histogram},
+    metrics::{
+        MetricType,
+        counter::{ConstCounter, Counter},
+        family::Family,
+        gauge::ConstGauge,
+        histogram::Histogram,
+    },
     registry::Registry,
 };
 
@@ -28,6 +38,7 @@ pub(super) struct Metrics {
     pub(super) cache_hits: Counter,
     pub(super) cache_misses: Counter,
     pub(super) rejects: Counter,
+    pub(super) served_stale: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -55,7 +66,8 @@ impl Metrics {
         let requests = Family::default();
         let responses = Family::default();
         let duration = Histogram::new(BUCKETS);
-        let [cache_hits, cache_misses, rejects] = std::array::from_fn(|_| Counter::default());
+        let [cache_hits, cache_misses, rejects, served_stale] =
+            std::array::from_fn(|_| Counter::default());
         registry.register(
             "coredns_dns_requests",
             "Questions, by family, transport and type",
@@ -87,6 +99,11 @@ impl Metrics {
                 "Questions that were refused because too many were under way or there is no upstream",
                 &rejects,
             ),
+            (
+                "coredns_cache_served_stale",
+                "Answers that were given after their time because no upstream answered",
+                &served_stale,
+            ),
         ] {
             registry.register(name, help, counter.clone());
         }
@@ -99,6 +116,7 @@ impl Metrics {
             cache_hits,
             cache_misses,
             rejects,
+            served_stale,
         }
     }
 
@@ -168,6 +186,28 @@ impl Collector for Live {
             let gauge = ConstGauge::new(value);
             let encoder = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
             gauge.encode(encoder)?;
+        }
+        let prefetched = ConstCounter::new(self.forward.prefetched.load(Ordering::Relaxed));
+        let encoder_of = encoder.encode_descriptor(
+            "coredns_cache_prefetch",
+            "Answers that were fetched again before they ran out",
+            None,
+            prefetched.metric_type(),
+        )?;
+        prefetched.encode(encoder_of)?;
+        let mut failures = encoder.encode_descriptor(
+            "coredns_proxy_healthcheck_failures",
+            "Questions and probes that an upstream left without an answer",
+            None,
+            MetricType::Counter,
+        )?;
+        for (address, count) in self.forward.failures() {
+            let labels = [
+                ("proxy_name", "forward".to_owned()),
+                ("to", address.to_string()),
+            ];
+            let counter = ConstCounter::new(count);
+            counter.encode(failures.encode_family(&labels)?)?;
         }
         Ok(())
     }

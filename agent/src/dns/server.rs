@@ -18,7 +18,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Args, Source, alive, forward::Forward, handler::Handler, metrics::Metrics, probes, state::State,
+    Args, Source, alive,
+    forward::{self, Forward},
+    handler::Handler,
+    metrics::Metrics,
+    probes,
+    state::State,
 };
 use crate::{
     feed::{self, Hello},
@@ -35,6 +40,8 @@ use crate::{
 const EVENTS: usize = 4096;
 /// A TCP connection without a question for so long is closed.
 const IDLE: Duration = Duration::from_secs(10);
+/// How often the file with the upstreams is read. Polled: it may be a bind mount, which no notification crosses.
+const REREAD: Duration = Duration::from_secs(5);
 /// Answers that wait for a TCP client.
 const TCP_ANSWERS: usize = 32;
 
@@ -124,8 +131,13 @@ impl Server {
             ttl: args.ttl,
             dns: args.dns_address.clone(),
         }));
-        let forward = Forward::new(upstreams, Duration::from_secs(args.cache_seconds));
-        let forward = Arc::new(forward);
+        let forward = Arc::new(Forward::new(&forward::Options {
+            upstreams,
+            policy: args.upstream_policy,
+            transport: args.upstream_transport,
+            keep: Duration::from_secs(args.cache_seconds),
+            stale: Duration::from_secs(args.stale_seconds),
+        }));
         let metrics = Arc::new(Metrics::new(Arc::clone(&state), Arc::clone(&forward)));
         let probe = Arc::new(AtomicU16::new(0));
 
@@ -137,6 +149,11 @@ impl Server {
         }
         let routes = probes::metrics(Arc::clone(&metrics));
         parts.spawn(part("metrics", http(self.metrics, routes)));
+
+        if args.upstream.is_empty() {
+            let following = follow_upstreams(args.clone(), Arc::clone(&forward));
+            parts.spawn(part("upstreams", following));
+        }
 
         let (clocks, clock) = watch::channel(None);
         let (events_in, events) = mpsc::channel(EVENTS);
@@ -188,6 +205,22 @@ impl Server {
         tokio::select! {
             ended = parts.join_next() => ended.map_or(Ok(()), |joined| joined?),
             () = tokio::time::sleep(Duration::from_secs(args.lameduck)) => Ok(()),
+        }
+    }
+}
+
+/// Takes the upstreams of the file whenever they change. A file that cannot be read, or names none, changes nothing.
+async fn follow_upstreams(args: Args, forward: Arc<Forward>) -> anyhow::Result<()> {
+    loop {
+        tokio::time::sleep(REREAD).await;
+        match args.read_upstreams() {
+            Ok(upstreams) if upstreams.is_empty() => {}
+            Ok(upstreams) => {
+                if forward.replace(&upstreams) {
+                    tracing::info!(?upstreams, "other upstreams");
+                }
+            }
+            Err(error) => tracing::debug!(%error, "the upstreams stay as they are"),
         }
     }
 }

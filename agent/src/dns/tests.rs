@@ -10,14 +10,12 @@ use hickory_proto::{
     rr::{RData, RecordType},
 };
 use rstest::rstest;
-use tokio::{
-    net::UdpSocket,
-    time::{sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::model::{Event, ServiceKind};
 
+mod forwarding;
 mod stand;
 
 use stand::*;
@@ -268,39 +266,6 @@ async fn an_external_name_is_followed_outside() {
     assert_eq!(dangling.metadata.response_code, ResponseCode::NoError);
     assert_eq!(dangling.answers.len(), 1);
     assert!(dangling.authorities.is_empty());
-}
-
-#[tokio::test]
-async fn the_next_upstream_is_asked_when_one_is_silent() {
-    let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let good = FakeUpstream::start().await;
-    let upstreams = format!("{},{}", silent.local_addr().unwrap(), good.address);
-    let bench = Bench::new(&["--upstream", &upstreams]).await;
-    let answer = bench.ask("example.com.", RecordType::A).await;
-    assert_eq!(addresses(&answer).len(), 1);
-    let begun = std::time::Instant::now();
-    let answer = bench.ask("www.example.com.", RecordType::A).await;
-    assert_eq!(addresses(&answer).len(), 1);
-    assert!(
-        begun.elapsed() < Duration::from_secs(1),
-        "the silent one is asked last now"
-    );
-}
-
-#[tokio::test]
-async fn without_any_answer_from_upstreams_the_client_is_told_in_time() {
-    let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let upstream = silent.local_addr().unwrap().to_string();
-    let bench = Bench::new(&["--upstream", &upstream]).await;
-    let begun = std::time::Instant::now();
-    let answer = bench.ask("example.com.", RecordType::A).await;
-    assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
-    assert!(!answer.metadata.recursion_available);
-    let took = begun.elapsed();
-    assert!(
-        took > Duration::from_millis(3900) && took < Duration::from_millis(4900),
-        "{took:?}"
-    );
 }
 
 #[tokio::test]

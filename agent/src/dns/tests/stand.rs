@@ -4,8 +4,10 @@ use std::{
     fs::File,
     net::Ipv4Addr,
     os::unix::fs::FileExt as _,
-    sync::Arc,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use clap::Parser;
@@ -45,6 +47,8 @@ pub(super) struct Line {
 pub(super) struct FakeUpstream {
     pub(super) address: SocketAddr,
     pub(super) asked: Arc<AtomicUsize>,
+    /// The names in the letters in which they were asked for over UDP.
+    pub(super) names: Arc<Mutex<Vec<String>>>,
 }
 
 impl FakeUpstream {
@@ -58,11 +62,20 @@ impl FakeUpstream {
         let address = udp.local_addr().unwrap();
         let asked = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&asked);
+        let names = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&names);
         tokio::spawn(async move {
             let mut buffer = [0; 2048];
             loop {
                 let (length, from) = udp.recv_from(&mut buffer).await.unwrap();
                 count.fetch_add(1, Ordering::Relaxed);
+                let name = Message::from_vec(&buffer[..length]).unwrap().queries[0]
+                    .name()
+                    .to_ascii();
+                if name.to_ascii_lowercase().starts_with("slow.") {
+                    sleep(Duration::from_millis(300)).await;
+                }
+                heard.lock().unwrap().push(name);
                 let answer = upstream_answer(&buffer[..length], true);
                 udp.send_to(&answer, from).await.unwrap();
             }
@@ -77,7 +90,11 @@ impl FakeUpstream {
                 stream.write_all(&answer).await.unwrap();
             }
         });
-        Self { address, asked }
+        Self {
+            address,
+            asked,
+            names,
+        }
     }
 }
 
@@ -91,6 +108,20 @@ pub(super) fn upstream_answer(question: &[u8], udp: bool) -> Vec<u8> {
     let address = |n: u8| RData::A(A(Ipv4Addr::new(192, 0, 2, n)));
     let name = query.name().to_lowercase().to_string();
     match (name.as_str(), query.query_type()) {
+        ("slow.example.com.", RecordType::A) => {
+            answer.add_answer(Record::from_rdata(query.name().clone(), 20, address(1)));
+        }
+        (name, RecordType::A) if name.starts_with("letters.") => {
+            answer.add_answer(Record::from_rdata(query.name().clone(), 20, address(1)));
+        }
+        (name, RecordType::A) if name.starts_with("forged-lettercase.") => {
+            if udp {
+                // Whoever does not see the question can only guess its letters.
+                answer.queries[0].set_name(query.name().to_lowercase());
+            }
+            let n = if udp { 6 } else { 7 };
+            answer.add_answer(Record::from_rdata(query.name().clone(), 20, address(n)));
+        }
         ("example.com.", RecordType::A) => {
             answer.add_answer(Record::from_rdata(query.name().clone(), 20, address(1)));
         }
