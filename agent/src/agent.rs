@@ -410,6 +410,7 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
             dns: self.desired.dns().to_vec(),
             pending: self.health.pending(),
             interfaces: attached.map(|i| i.name.clone()).collect(),
+            host_processes: self.dataplane.host_processes(),
             problems: self.notices.current_problems().iter().cloned().collect(),
             refusals: self.notices.current_refusals().clone(),
             ..self.report.clone()

@@ -74,6 +74,11 @@ pub trait Dataplane {
     /// Only where nothing can be carried out at all; what is refused singly is in the report.
     fn apply(&mut self, update: &Update) -> anyhow::Result<Report>;
 
+    /// Whether processes of the host are served, and why not: for operators.
+    fn host_processes(&self) -> String {
+        String::new()
+    }
+
     /// Says that the source is in sync as of now: negative answers may be given for a while.
     ///
     /// # Errors

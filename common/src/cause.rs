@@ -83,6 +83,8 @@ causes! {
     IcmpUnknown = "icmp_unknown",
     /// A TCP segment of an unknown connection passed to the stack while another proxy is being replaced.
     Takeover = "takeover",
+    /// A packet of an unknown flow passed to the stack while another proxy takes over.
+    Draining = "draining",
     /// A packet ends inside a header; left to the stack.
     TooShort = "too_short",
     /// The slots changed twice under one packet; left to the stack.
@@ -91,6 +93,16 @@ causes! {
     PortsExhausted = "ports_exhausted",
     /// The flow could not be recorded; left to the stack.
     FlowNotRecorded = "flow_not_recorded",
+    /// A socket of the host was connected to a backend.
+    SocketConnected = "socket_connected",
+    /// A datagram of a socket of the host was sent to a backend.
+    SocketSent = "socket_sent",
+    /// A datagram that a socket of the host got from a backend has the Service's address as its source again.
+    SocketReceived = "socket_received",
+    /// A process of the host was told that its connection is refused: the Service has no endpoint or no such port.
+    SocketRefused = "socket_refused",
+    /// A process of the host was kept from an address: the Service's policy allows none of its endpoints here, or there is no Service.
+    SocketDenied = "socket_denied",
     /// A helper of the kernel refused to change the packet: the packet was dropped.
     HelperFailed = "helper_failed",
     /// The maps are not filled yet; left to the stack.

@@ -2,7 +2,7 @@
 
 /// Version of everything that this crate defines and that is pinned. It is part of the pin folder's name, so that an
 /// agent never reads maps of another layout. A test pins this number to a hash of this crate's map types.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// Names of the maps, at most 15 bytes as the kernel keeps them.
 pub mod map {
@@ -101,7 +101,7 @@ pub mod size {
     pub const AFFINITY: u32 = 65_536;
     /// Networks in the source ranges of all service ports.
     pub const SOURCE_RANGES: u32 = 65_536;
-    /// Sockets of the host, one element for each backend that they talk to.
+    /// Sockets of the host: an element for each backend that they talk to, and for UDP another one.
     pub const SOCKETS: u32 = 65_536;
     /// Interfaces.
     pub const DEVICES: u32 = 4_096;
@@ -163,8 +163,8 @@ mod tests {
             AffinityKey { client, service }
             AffinityValue { check, port, pad, address, last_used }
             RangeKey { bits, service, address }
-            SocketKey { cookie, address, port, pad }
-            SocketValue { address, port, pad, service }
+            SocketKey { cookie, address, port, direction, pad }
+            SocketValue { check, address, port, pad, service }
             DeviceValue { v4, v6 }
             FlowKey { source, destination, source_port, destination_port, protocol, direction, pad }
             FlowValue { check, service, source, destination, source_port, destination_port, flags, addresses_sum, ports_sum, pad, last_seen }
@@ -199,7 +199,7 @@ mod tests {
         write!(text, "{sizes:?}").unwrap();
         assert_eq!(
             (LAYOUT_VERSION, fnv(&text)),
-            (3, 0xa225_fa6e_6f86_9738),
+            (4, 0xb4e4_1a59_5371_19be),
             "count LAYOUT_VERSION up and write both down here: pinned maps have another layout than\n{text}"
         );
     }

@@ -1,32 +1,54 @@
-//! Key and value of the map that tells a socket of the host what it is connected to.
+//! Key and value of the map that tells where the sockets of the host send to.
 
 use bytemuck::{AnyBitPattern, NoUninit};
 
-use crate::{Address, Port};
+use crate::{
+    Address, Port,
+    check::{mix, pair},
+};
 
-/// Key of the `sockets` map: a socket and the backend that its traffic goes to.
+/// Key of the `sockets` map: a socket and whom it talks to, as the process sees it or as the network does.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, NoUninit, AnyBitPattern)]
 pub struct SocketKey {
     /// The socket's cookie, which no other socket gets until the next boot.
     pub cookie: u64,
-    /// The backend's address.
+    /// The backend's address, or the one that the process gave.
     pub address: Address,
-    /// The backend's port.
+    /// The port that belongs to it.
     pub port: Port,
+    /// [`SocketKey::FROM_BACKEND`] or [`SocketKey::TO_BACKEND`].
+    pub direction: u16,
     /// Zero.
-    pub pad: [u16; 3],
+    pub pad: [u16; 2],
 }
 
 const _: () = assert!(size_of::<SocketKey>() == 32);
 
-/// Value of the `sockets` map: what the process believes that it talks to.
+impl SocketKey {
+    /// The key is a backend; the value is what the process gave, and what it is told that a datagram comes from.
+    pub const FROM_BACKEND: u16 = 0;
+    /// The key is what the process gave; the value is the backend that its datagrams go to. Not for TCP.
+    pub const TO_BACKEND: u16 = 1;
+
+    /// A number that tells keys apart: [`SocketValue::check`].
+    #[inline(always)]
+    pub fn check(&self) -> u32 {
+        let [a, b, c, d] = self.address.words();
+        let port = (self.port.wire() as u64) << 16 | self.direction as u64;
+        mix(&[self.cookie, pair(a, b), pair(c, d), port])
+    }
+}
+
+/// Value of the `sockets` map: the other one of the two addresses.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, NoUninit, AnyBitPattern)]
 pub struct SocketValue {
-    /// The virtual address that the process gave.
+    /// [`SocketKey::check`] of the entry's key: an element of an LRU map is reused under a reader.
+    pub check: u32,
+    /// The address that the process gave, or the backend's.
     pub address: Address,
-    /// The virtual port that the process gave.
+    /// The port that belongs to it.
     pub port: Port,
     /// Zero.
     pub pad: u16,
@@ -34,4 +56,4 @@ pub struct SocketValue {
     pub service: u32,
 }
 
-const _: () = assert!(size_of::<SocketValue>() == 24);
+const _: () = assert!(size_of::<SocketValue>() == 28);

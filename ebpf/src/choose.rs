@@ -40,7 +40,8 @@ pub fn set(tables: &impl Tables, frontend: &FrontendValue) -> Set {
         count: frontend.local,
         avoid_local: 0,
     };
-    if frontend.flags & FrontendValue::INTERNAL_LOCAL != 0 {
+    let policy = FrontendValue::INTERNAL_LOCAL | FrontendValue::EXTERNAL;
+    if frontend.flags & policy == FrontendValue::INTERNAL_LOCAL {
         return local;
     }
     if frontend.flags & FrontendValue::DNS == 0 {

@@ -1,4 +1,4 @@
-//! The kernel's side: a packet is an skb, the tables are BPF maps.
+//! The kernel's side: a packet is an skb, a socket is what a cgroup program gets, the tables are BPF maps.
 
 use core::{mem::MaybeUninit, ptr::read_volatile};
 
@@ -6,6 +6,7 @@ use bytemuck::AnyBitPattern;
 
 pub mod maps;
 pub mod skb;
+pub mod socket;
 
 pub use maps::Maps;
 pub use skb::Skb;

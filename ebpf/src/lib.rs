@@ -21,6 +21,7 @@ pub mod kernel;
 pub mod packet;
 pub mod reject;
 pub mod rewrite;
+pub mod socket;
 pub mod sum;
 pub mod tables;
 pub mod to_pod;

@@ -1,4 +1,4 @@
-//! The entry points of the programs: they only turn what the logic says into an action of tc.
+//! The entry points of the programs: they only turn what the logic says into an action of tc or of the cgroup.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]
@@ -6,13 +6,17 @@ mod programs {
     use aya_ebpf::{
         EbpfContext as _,
         bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
-        macros::classifier,
-        programs::TcContext,
+        macros::{cgroup_sock_addr, classifier},
+        programs::{SockAddrContext, TcContext},
     };
     use signpost_common::Cause;
     use signpost_ebpf::{
         Verdict,
-        kernel::{Maps, Skb},
+        kernel::{
+            Maps, Skb,
+            socket::{self, V4, V6},
+        },
+        socket::{connect, getpeername, recvmsg, sendmsg},
         tables::Tables as _,
         verdict::spoils,
     };
@@ -31,6 +35,58 @@ mod programs {
         let mut skb = Skb::new(context.as_ptr().cast());
         let verdict = signpost_ebpf::to_pod(&mut skb, &Maps);
         act(&skb, verdict)
+    }
+
+    /// A process connects a socket to an IPv4 address.
+    #[cgroup_sock_addr(connect4)]
+    pub(crate) fn connect4(context: SockAddrContext) -> i32 {
+        socket::act(connect(&mut V4::new(context.sock_addr), &Maps))
+    }
+
+    /// A process connects a socket to an IPv6 address.
+    #[cgroup_sock_addr(connect6)]
+    pub(crate) fn connect6(context: SockAddrContext) -> i32 {
+        socket::act(connect(&mut V6::new(context.sock_addr), &Maps))
+    }
+
+    /// A process sends a datagram to an IPv4 address.
+    #[cgroup_sock_addr(sendmsg4)]
+    pub(crate) fn sendmsg4(context: SockAddrContext) -> i32 {
+        socket::act(sendmsg(&mut V4::new(context.sock_addr), &Maps))
+    }
+
+    /// A process sends a datagram to an IPv6 address.
+    #[cgroup_sock_addr(sendmsg6)]
+    pub(crate) fn sendmsg6(context: SockAddrContext) -> i32 {
+        socket::act(sendmsg(&mut V6::new(context.sock_addr), &Maps))
+    }
+
+    /// A process gets a datagram on a socket of IPv4. The kernel wants this program to return 1.
+    #[cgroup_sock_addr(recvmsg4)]
+    pub(crate) fn recvmsg4(context: SockAddrContext) -> i32 {
+        recvmsg(&mut V4::new(context.sock_addr), &Maps);
+        1
+    }
+
+    /// A process gets a datagram on a socket of IPv6.
+    #[cgroup_sock_addr(recvmsg6)]
+    pub(crate) fn recvmsg6(context: SockAddrContext) -> i32 {
+        recvmsg(&mut V6::new(context.sock_addr), &Maps);
+        1
+    }
+
+    /// A process asks whom its socket of IPv4 is connected to.
+    #[cgroup_sock_addr(getpeername4)]
+    pub(crate) fn getpeername4(context: SockAddrContext) -> i32 {
+        getpeername(&mut V4::new(context.sock_addr), &Maps);
+        1
+    }
+
+    /// A process asks whom its socket of IPv6 is connected to.
+    #[cgroup_sock_addr(getpeername6)]
+    pub(crate) fn getpeername6(context: SockAddrContext) -> i32 {
+        getpeername(&mut V6::new(context.sock_addr), &Maps);
+        1
     }
 
     #[inline(always)]

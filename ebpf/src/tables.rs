@@ -5,7 +5,10 @@ use signpost_common::{
     dns::{Config, NameValue},
     flow::{FlowKey, FlowValue, FragmentKey, FragmentValue},
     name::NameKey,
-    service::{FrontendKey, FrontendValue, MemberKey, SlotKey, SlotValue},
+    service::{
+        AffinityKey, AffinityValue, FrontendKey, FrontendValue, MemberKey, SlotKey, SlotValue,
+    },
+    socket::{SocketKey, SocketValue},
 };
 
 use crate::{dns::Scratch, flow::Work, packet::Packet};
@@ -67,6 +70,21 @@ pub trait Tables {
 
     /// Records what happened to the first fragment.
     fn insert_fragment(&self, key: &FragmentKey, value: &FragmentValue);
+
+    /// The backend that a client stays with, however long ago.
+    fn affinity(&self, key: &AffinityKey) -> Option<AffinityValue>;
+
+    /// Records the backend that a client stays with. Without room it gets any backend the next time.
+    fn insert_affinity(&self, key: &AffinityKey, value: &AffinityValue);
+
+    /// Whom a socket of the host talks to.
+    fn socket(&self, key: &SocketKey) -> Option<SocketValue>;
+
+    /// Records whom a socket of the host talks to; `false` where the map refuses.
+    fn insert_socket(&self, key: &SocketKey, value: &SocketValue) -> bool;
+
+    /// Forgets whom a socket of the host talks to.
+    fn remove_socket(&self, key: &SocketKey);
 
     /// The configuration, `None` before the agent has written it.
     fn config(&self) -> Option<&Config>;

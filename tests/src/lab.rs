@@ -32,6 +32,7 @@ pub mod pod;
 pub mod process;
 pub mod programs;
 pub mod server;
+pub mod sockets;
 pub mod upstream;
 pub mod wait;
 pub mod workplace;
@@ -43,6 +44,7 @@ pub use node::{Cni, Node};
 pub use pod::{DnsPolicy, Pod, PodSpec};
 pub use process::{Command, Process};
 pub use server::{serve, serve_as};
+pub use sockets::Sockets;
 pub use upstream::Upstream;
 
 use links::{Prefix, add_addresses, bridge};

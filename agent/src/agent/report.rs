@@ -45,6 +45,9 @@ pub struct Report {
     pub pending: Vec<String>,
     /// Interfaces that the programs are attached to.
     pub interfaces: Vec<String>,
+    /// Whether processes of the host are served, and why not.
+    #[serde(default)]
+    pub host_processes: String,
     /// What is wrong with objects.
     pub problems: Vec<Problem>,
     /// What the kernel does not serve: the object, and why.

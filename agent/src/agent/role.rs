@@ -31,7 +31,7 @@ use crate::{
         kernel::{Kernel, MapFill},
     },
     config::{AgentConfig, Source},
-    dataplane::ebpf::{EbpfConfig, EbpfDataplane, view::View},
+    dataplane::ebpf::{EbpfConfig, EbpfDataplane, cgroup::find_root, view::View},
     feed::{self, Feed, Hello},
     interfaces::{self, Interface},
     model::Event,
@@ -120,6 +120,7 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
         takeover: false,
         cluster_ranges: config.cluster_cidr.clone(),
         masquerade_all: config.masquerade_all,
+        cgroup_root: config.cgroup_root.clone().or_else(find_cgroup_root),
     })?;
     let dns_alive = dataplane.dns_alive_fd()?.try_clone_to_owned()?;
     let feed = Feed::new(hello(&zone), Some(dns_alive));
@@ -194,6 +195,11 @@ async fn part<E: Into<anyhow::Error>>(
         Ok(()) => Err(anyhow!("{name}: ended")),
         Err(error) => Err(error.into().context(name)),
     }
+}
+
+/// Where cgroup2 is mounted, as this process sees it.
+fn find_cgroup_root() -> Option<PathBuf> {
+    find_root(&std::fs::read_to_string("/proc/self/mountinfo").ok()?)
 }
 
 async fn listen(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {

@@ -172,6 +172,7 @@ impl Status {
             ("names", self.names.to_string()),
             ("flows", self.flows.to_string()),
             ("interfaces", or_dash(&self.interfaces.join(", "))),
+            ("host processes", or_dash(&report.host_processes)),
         ];
         let mut text = String::new();
         for (what, value) in lines {
@@ -233,6 +234,7 @@ mod tests {
                 source: "kube".to_owned(),
                 domain: "cluster.local".to_owned(),
                 dns: vec![Ipv4Addr::new(10, 96, 0, 10).into()],
+                host_processes: "served below cgroup /sys/fs/cgroup".to_owned(),
                 ..Report::default()
             }),
             in_sync_age: Some(0.4),
@@ -269,6 +271,7 @@ backends        9
 names           14
 flows           2
 interfaces      veth1
+host processes  served below cgroup /sys/fs/cgroup
 
 MAP     ENTRIES   CAPACITY   FULL   MEMORY
 flows   2         100        2 %    2 KiB

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use self::{
     attach::{Attacher, Hook},
+    cgroup::HostSockets,
     differ::Differ,
     pins::Pins,
     program::Programs,
@@ -19,6 +20,7 @@ use super::{Dataplane, Report, Update};
 use crate::zone::Name;
 
 pub mod attach;
+pub mod cgroup;
 pub mod differ;
 pub mod pins;
 pub mod program;
@@ -44,6 +46,9 @@ pub struct EbpfConfig {
     pub cluster_ranges: Vec<IpNet>,
     /// All traffic to ClusterIPs is masqueraded.
     pub masquerade_all: bool,
+    /// Root of the cgroup2 hierarchy: its processes in this network namespace are the host's. `None` where there is
+    /// none, see [`cgroup::find_root`].
+    pub cgroup_root: Option<PathBuf>,
 }
 
 /// How full a map is.
@@ -64,6 +69,7 @@ pub struct EbpfDataplane {
     programs: Programs,
     tables: KernelTables,
     attacher: Attacher,
+    sockets: HostSockets,
     differ: Differ,
     swept: sweep::Left,
 }
@@ -86,14 +92,19 @@ impl EbpfDataplane {
         raise_memlock_limit();
         let pins = Pins::open(&config.pin_root)?;
         let (mut tables, same_maps) = pins.maps()?;
-        let differ = Differ::open(config, &mut tables)?;
-        let programs = Programs::load(&pins)?;
+        let root = config.cgroup_root.clone();
+        let mut differ = Differ::open(config, &mut tables)?;
+        // Without the cookie no process is one of the host's.
+        differ.set_host(sys::namespace_cookie().unwrap_or_default());
+        let mut programs = Programs::load(&pins)?;
         let attacher = Attacher::take_over(hook, &pins, &programs, same_maps)?;
+        let sockets = HostSockets::open(root, &pins, &mut programs, same_maps);
         Ok(Self {
             pins,
             programs,
             tables,
             attacher,
+            sockets,
             differ,
             swept: sweep::Left::default(),
         })
@@ -153,8 +164,13 @@ impl Dataplane for EbpfDataplane {
         if !self.differ.may_deny() {
             self.write_clock(0)?;
         }
+        self.sockets.catch_up(&self.pins, &mut self.programs);
         self.attacher.catch_up(&self.pins, &self.programs)?;
         Ok(report)
+    }
+
+    fn host_processes(&self) -> String {
+        self.sockets.text()
     }
 
     fn in_sync(&mut self) -> anyhow::Result<()> {

@@ -11,8 +11,10 @@ use signpost_common::{
     flow::{FlowKey, FlowValue, FragmentKey, FragmentValue},
     name::NameKey,
     service::{
-        AddressValue, FrontendKey, FrontendValue, MemberKey, MemberValue, SlotKey, SlotValue,
+        AddressValue, AffinityKey, AffinityValue, FrontendKey, FrontendValue, MemberKey,
+        MemberValue, SlotKey, SlotValue,
     },
+    socket::{SocketKey, SocketValue},
 };
 
 use crate::{
@@ -37,6 +39,10 @@ pub struct Memory {
     pub flows: RefCell<HashMap<FlowKey, FlowValue>>,
     /// Fragments.
     pub fragments: RefCell<HashMap<FragmentKey, FragmentValue>>,
+    /// Clients that stay with a backend.
+    pub affinity: RefCell<HashMap<AffinityKey, AffinityValue>>,
+    /// Sockets of the host.
+    pub sockets: RefCell<HashMap<SocketKey, SocketValue>>,
     /// Names.
     pub names: HashMap<NameKey, NameValue>,
     /// Small answers.
@@ -157,6 +163,29 @@ impl Tables for Memory {
 
     fn insert_fragment(&self, key: &FragmentKey, value: &FragmentValue) {
         self.fragments.borrow_mut().insert(*key, *value);
+    }
+
+    fn affinity(&self, key: &AffinityKey) -> Option<AffinityValue> {
+        let found = self.affinity.borrow().get(key).copied();
+        found.filter(|value| value.check == key.check())
+    }
+
+    fn insert_affinity(&self, key: &AffinityKey, value: &AffinityValue) {
+        self.affinity.borrow_mut().insert(*key, *value);
+    }
+
+    fn socket(&self, key: &SocketKey) -> Option<SocketValue> {
+        let found = self.sockets.borrow().get(key).copied();
+        found.filter(|value| value.check == key.check())
+    }
+
+    fn insert_socket(&self, key: &SocketKey, value: &SocketValue) -> bool {
+        self.sockets.borrow_mut().insert(*key, *value);
+        true
+    }
+
+    fn remove_socket(&self, key: &SocketKey) {
+        self.sockets.borrow_mut().remove(key);
     }
 
     fn config(&self) -> Option<&Config> {

@@ -15,9 +15,10 @@ use signpost_common::{
     layout::size,
     name::NameKey,
     service::{
-        AddressValue, FrontendKey, FrontendValue, MemberKey, MemberValue, ServiceValue, SlotKey,
-        SlotValue,
+        AddressValue, AffinityKey, AffinityValue, FrontendKey, FrontendValue, MemberKey,
+        MemberValue, ServiceValue, SlotKey, SlotValue,
     },
+    socket::{SocketKey, SocketValue},
 };
 
 use crate::{
@@ -51,6 +52,11 @@ static FLOWS: LruHashMap<FlowKey, FlowValue> = LruHashMap::with_max_entries(size
 #[map(name = "fragments")]
 static FRAGMENTS: LruHashMap<FragmentKey, FragmentValue> =
     LruHashMap::with_max_entries(size::FRAGMENTS, 0);
+#[map(name = "affinity")]
+static AFFINITY: LruHashMap<AffinityKey, AffinityValue> =
+    LruHashMap::with_max_entries(size::AFFINITY, 0);
+#[map(name = "sockets")]
+static SOCKETS: LruHashMap<SocketKey, SocketValue> = LruHashMap::with_max_entries(size::SOCKETS, 0);
 #[map(name = "names")]
 static NAMES: HashMap<NameKey, NameValue> =
     HashMap::with_max_entries(size::NAMES, BPF_F_NO_PREALLOC);
@@ -189,6 +195,39 @@ impl Tables for Maps {
     fn insert_fragment(&self, key: &FragmentKey, value: &FragmentValue) {
         // Without an entry the later fragments are left to the stack and counted there.
         let _ = FRAGMENTS.insert(key, value, 0);
+    }
+
+    #[inline(always)]
+    fn affinity(&self, key: &AffinityKey) -> Option<AffinityValue> {
+        let found = AFFINITY.get_ptr(key)?;
+        // SAFETY: the pointer stays readable while the program runs; the check tells whose value it is.
+        let (value, check) = unsafe { (copied(found), read_volatile(addr_of!((*found).check))) };
+        (check == key.check()).then_some(value)
+    }
+
+    #[inline(always)]
+    fn insert_affinity(&self, key: &AffinityKey, value: &AffinityValue) {
+        // Without an entry the client gets another backend next time.
+        let _ = AFFINITY.insert(key, value, 0);
+    }
+
+    #[inline(always)]
+    fn socket(&self, key: &SocketKey) -> Option<SocketValue> {
+        let found = SOCKETS.get_ptr(key)?;
+        // SAFETY: as above.
+        let (value, check) = unsafe { (copied(found), read_volatile(addr_of!((*found).check))) };
+        (check == key.check()).then_some(value)
+    }
+
+    #[inline(always)]
+    fn insert_socket(&self, key: &SocketKey, value: &SocketValue) -> bool {
+        SOCKETS.insert(key, value, 0).is_ok()
+    }
+
+    #[inline(always)]
+    fn remove_socket(&self, key: &SocketKey) {
+        // Nothing is lost where it is gone already.
+        let _ = SOCKETS.remove(key);
     }
 
     #[inline(always)]

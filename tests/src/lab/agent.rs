@@ -88,9 +88,10 @@ impl Agent {
             .args(["--service-range", "10.96.0.0/12,fd00:96::/112"])
             .arg("--run-folder")
             .arg(run_folder(&self.node))
-            .arg("--cgroup-root")
-            .arg(self.node.cgroup().path())
             .args(&self.flags);
+        if !self.flags.iter().any(|flag| flag == "--cgroup-root") {
+            command.arg("--cgroup-root").arg(self.node.cgroup().path());
+        }
         self.process = Some(command.background(&self.log_file())?);
         self.wait_ready()
             .with_context(|| format!("the agent said:\n{}", self.log()))

@@ -82,9 +82,18 @@ impl Conversation {
     /// # Errors
     /// Where the port is taken or the server refuses.
     pub fn from_port(port: u16, address: SocketAddr, patience: Duration) -> io::Result<Self> {
-        let socket = bound(SockType::Stream, port, address)?;
-        connect(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
+        Self::over(bound(SockType::Stream, port, address)?, address, patience)
+    }
+
+    /// Connects a socket that somebody has made.
+    ///
+    /// # Errors
+    /// Where the server refuses.
+    pub fn over(socket: OwnedFd, address: SocketAddr, patience: Duration) -> io::Result<Self> {
         let stream = TcpStream::from(socket);
+        // Connecting takes no longer than sending may.
+        stream.set_write_timeout(Some(patience))?;
+        connect(stream.as_raw_fd(), &SockaddrStorage::from(address))?;
         stream.set_read_timeout(Some(patience))?;
         stream.set_nodelay(true)?;
         Ok(Self(BufReader::new(stream)))
@@ -129,6 +138,42 @@ impl Datagrams {
         socket.connect(address)?;
         socket.set_read_timeout(Some(patience))?;
         Ok(Self(socket))
+    }
+
+    /// Over a socket that somebody has made.
+    ///
+    /// # Errors
+    /// Where it is none of UDP.
+    pub fn over(socket: OwnedFd, patience: Duration) -> io::Result<Self> {
+        let socket = UdpSocket::from(socket);
+        socket.set_read_timeout(Some(patience))?;
+        Ok(Self(socket))
+    }
+
+    /// Connects the socket.
+    ///
+    /// # Errors
+    /// Those of `connect`.
+    pub fn connect(&self, address: SocketAddr) -> io::Result<()> {
+        Ok(connect(
+            self.0.as_raw_fd(),
+            &SockaddrStorage::from(address),
+        )?)
+    }
+
+    /// Sends a datagram to an address, and gives the name of who sent it back and the address that it came from.
+    ///
+    /// # Errors
+    /// Where no answer comes in time, or not to this datagram.
+    pub fn ask_of(
+        &self,
+        address: SocketAddr,
+        payload: &[u8],
+    ) -> anyhow::Result<(String, SocketAddr)> {
+        self.0.send_to(payload, address)?;
+        let mut buffer = vec![0; 65_536];
+        let (length, from) = self.0.recv_from(&mut buffer)?;
+        Ok((named(&buffer[..length], payload)?, from))
     }
 
     /// Sends a datagram and gives the name of who sent it back. A connected socket takes answers from nobody else

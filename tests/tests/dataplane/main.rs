@@ -55,6 +55,7 @@ impl Instance {
             takeover: false,
             cluster_ranges: Vec::new(),
             masquerade_all: false,
+            cgroup_root: None,
         }
     }
 

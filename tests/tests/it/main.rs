@@ -3,6 +3,7 @@
 mod api_server;
 mod changes;
 mod errors;
+mod host;
 mod laboratory;
 mod names;
 mod oracle;

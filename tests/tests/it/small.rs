@@ -57,12 +57,17 @@ impl Small {
     /// The nodes of a laboratory, with an agent on each.
     pub(crate) fn of(lab: Lab) -> anyhow::Result<Self> {
         let agents: Result<_, _> = lab.nodes().iter().map(Agent::start).collect();
-        Ok(Self {
-            agents: agents?,
+        Ok(Self::over(lab, agents?))
+    }
+
+    /// The nodes of a laboratory with agents that run.
+    pub(crate) fn over(lab: Lab, agents: Vec<Agent>) -> Self {
+        Self {
+            agents,
             kubelet: Kubelet::new(&lab),
             lab,
             services: 0,
-        })
+        }
     }
 
     /// The cluster's DNS Service without a server behind it: what the kernel does not answer is refused.

@@ -10,6 +10,7 @@ mod icmp;
 mod machine;
 mod no_endpoints;
 mod packets;
+mod sockets;
 mod times;
 mod translation;
 mod untouched;

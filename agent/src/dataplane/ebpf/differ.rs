@@ -156,6 +156,11 @@ impl Differ {
         Ok(report)
     }
 
+    /// Says which network namespace's processes are the host's, by its cookie. The next update carries it out.
+    pub fn set_host(&mut self, cookie: u64) {
+        self.config.set_host(cookie);
+    }
+
     /// Whether the kernel knows every name that exists, so that it may deny others.
     pub fn may_deny(&self) -> bool {
         self.names.may_deny()

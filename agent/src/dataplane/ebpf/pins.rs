@@ -1,7 +1,7 @@
 //! The folder on the BPF file system where an instance's maps and links outlive its agent.
 //!
-//! `<root>/v<LAYOUT_VERSION>/{maps,links}`. Maps are pinned under their names, links under `<ifindex>_<program>`. An
-//! agent holds a lock on the root, so that two agents never write to one instance.
+//! `<root>/v<LAYOUT_VERSION>/{maps,links,cgroup}`. Maps are pinned under their names, links to interfaces under
+//! `<ifindex>_<program>`, those to the root of the cgroups under the program's name. An agent holds a lock on the root, so that two agents never write to one instance.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,7 @@ use signpost_common::layout::LAYOUT_VERSION;
 use tracing::{info, warn};
 
 use super::{
-    program::Program,
+    program::{Program, SocketProgram},
     sys,
     tables::{self, KernelTables},
 };
@@ -49,7 +49,12 @@ impl Pins {
     pub fn open(root: &Path) -> anyhow::Result<Self> {
         check_bpffs(root)?;
         let folder = folder(root);
-        for made in [root, &maps_folder(&folder), &links_folder(&folder)] {
+        for made in [
+            root,
+            &maps_folder(&folder),
+            &links_folder(&folder),
+            &cgroup_folder(&folder),
+        ] {
             fs::create_dir_all(made).with_context(|| format!("cannot make {}", made.display()))?;
         }
         let file = File::open(root).with_context(|| format!("cannot open {}", root.display()))?;
@@ -101,6 +106,11 @@ impl Pins {
     /// Where a link is pinned.
     pub fn link(&self, ifindex: u32, program: Program) -> PathBuf {
         links_folder(&self.folder).join(link_name(ifindex, program))
+    }
+
+    /// Where the link of a program for the host's sockets is pinned.
+    pub fn socket_link(&self, program: SocketProgram) -> PathBuf {
+        cgroup_folder(&self.folder).join(program.name())
     }
 
     /// The pinned links of this layout.
@@ -170,6 +180,10 @@ pub fn links(folder: &Path) -> io::Result<Vec<Pin>> {
 pub fn remove_layout(folder: &Path) -> io::Result<()> {
     info!(folder = %folder.display(), "removing the pins of another layout");
     fs::remove_dir_all(folder)
+}
+
+fn cgroup_folder(folder: &Path) -> PathBuf {
+    folder.join("cgroup")
 }
 
 fn links_folder(folder: &Path) -> PathBuf {

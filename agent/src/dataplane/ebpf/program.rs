@@ -1,19 +1,28 @@
-//! The programs of a pod's interface, out of the object that the build puts into this binary.
+//! The programs of pods' interfaces and of the host's sockets, out of the object that the build puts into this binary.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::{Context, ensure};
 use aya::{
     Ebpf, EbpfLoader,
-    programs::{SchedClassifier, TcAttachType},
+    programs::{CgroupSockAddr, SchedClassifier, TcAttachType},
+    util::KernelVersion,
 };
 use signpost_common::layout::program;
 
-use super::{pins::Pins, sys::Side, tables};
+use super::{
+    pins::Pins,
+    sys::{Side, SocketCall},
+    tables,
+};
 
 /// The BPF object; empty where the build was told to skip it.
 pub static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/signpost-programs"));
+
+/// A word of the object: whether the kernel has `bpf_set_retval` for the programs of sockets (Linux 5.18). Without it
+/// a process that is refused gets `EPERM`.
+const HAS_SET_RETVAL: &str = "HAS_SET_RETVAL";
 
 /// A program of a pod's host-side interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,6 +67,69 @@ impl Program {
     }
 }
 
+/// A program for what processes of the host do with their sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SocketProgram {
+    /// Connecting to an IPv4 address.
+    Connect4,
+    /// Connecting to an IPv6 address.
+    Connect6,
+    /// Sending a datagram to an IPv4 address.
+    Sendmsg4,
+    /// Sending a datagram to an IPv6 address.
+    Sendmsg6,
+    /// Getting a datagram on a socket of IPv4.
+    Recvmsg4,
+    /// Getting a datagram on a socket of IPv6.
+    Recvmsg6,
+    /// Asking whom a socket of IPv4 is connected to.
+    Getpeername4,
+    /// Asking whom a socket of IPv6 is connected to.
+    Getpeername6,
+}
+
+impl SocketProgram {
+    /// All, in the order in which they are attached: those that undo a translation before those that make one.
+    pub const ALL: [Self; 8] = [
+        Self::Getpeername4,
+        Self::Getpeername6,
+        Self::Recvmsg4,
+        Self::Recvmsg6,
+        Self::Sendmsg4,
+        Self::Sendmsg6,
+        Self::Connect4,
+        Self::Connect6,
+    ];
+
+    /// The program's name in the object.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connect4 => program::CONNECT4,
+            Self::Connect6 => program::CONNECT6,
+            Self::Sendmsg4 => program::SENDMSG4,
+            Self::Sendmsg6 => program::SENDMSG6,
+            Self::Recvmsg4 => program::RECVMSG4,
+            Self::Recvmsg6 => program::RECVMSG6,
+            Self::Getpeername4 => program::GETPEERNAME4,
+            Self::Getpeername6 => program::GETPEERNAME6,
+        }
+    }
+
+    /// What it sees.
+    pub const fn call(self) -> SocketCall {
+        match self {
+            Self::Connect4 => SocketCall::Connect4,
+            Self::Connect6 => SocketCall::Connect6,
+            Self::Sendmsg4 => SocketCall::Sendmsg4,
+            Self::Sendmsg6 => SocketCall::Sendmsg6,
+            Self::Recvmsg4 => SocketCall::Recvmsg4,
+            Self::Recvmsg6 => SocketCall::Recvmsg6,
+            Self::Getpeername4 => SocketCall::Getpeername4,
+            Self::Getpeername6 => SocketCall::Getpeername6,
+        }
+    }
+}
+
 /// The programs, loaded into the kernel.
 #[derive(Debug)]
 pub struct Programs(Ebpf);
@@ -72,7 +144,11 @@ impl Programs {
             !OBJECT.is_empty(),
             "this binary was built without its BPF programs (SIGNPOST_SKIP_PROGRAMS)"
         );
+        let has_set_retval = u32::from(
+            KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(5, 18, 0)),
+        );
         let mut loader = EbpfLoader::new();
+        loader.override_global(HAS_SET_RETVAL, &has_set_retval, true);
         for (name, _) in tables::pinned() {
             loader.map_pin_path(name, pins.map(name));
         }
@@ -91,6 +167,38 @@ impl Programs {
     /// # Errors
     /// Where the object has no such program.
     pub fn fd(&self, program: Program) -> anyhow::Result<BorrowedFd<'_>> {
+        let name = program.name();
+        let found = self
+            .0
+            .program(name)
+            .with_context(|| format!("the object has no program {name}"))?;
+        Ok(found.fd()?.as_fd())
+    }
+
+    /// Loads a program for the host's sockets, where it is not.
+    ///
+    /// # Errors
+    /// Where the kernel refuses it, with the verifier's words.
+    pub fn load_socket(&mut self, program: SocketProgram) -> anyhow::Result<()> {
+        let name = program.name();
+        let found: &mut CgroupSockAddr = self
+            .0
+            .program_mut(name)
+            .with_context(|| format!("the object has no program {name}"))?
+            .try_into()?;
+        if found.fd().is_ok() {
+            return Ok(());
+        }
+        found
+            .load()
+            .with_context(|| format!("the kernel refuses program {name}"))
+    }
+
+    /// A loaded program for the host's sockets.
+    ///
+    /// # Errors
+    /// Where the object has no such program, or it is not loaded.
+    pub fn socket_fd(&self, program: SocketProgram) -> anyhow::Result<BorrowedFd<'_>> {
         let name = program.name();
         let found = self
             .0

@@ -14,6 +14,10 @@ use std::{
 
 use bytemuck::{AnyBitPattern, NoUninit};
 
+mod cgroup;
+
+pub use cgroup::{SocketCall, attach_to_cgroup, linked_cgroup, namespace_cookie};
+
 const MAP_CREATE: libc::c_long = 0;
 const MAP_LOOKUP_ELEM: libc::c_long = 1;
 const MAP_UPDATE_ELEM: libc::c_long = 2;

@@ -10,9 +10,10 @@ use signpost_common::{
     layout::{map, size},
     name::NameKey,
     service::{
-        AddressValue, FrontendKey, FrontendValue, MemberKey, MemberValue, RangeKey, ServiceValue,
-        SlotKey, SlotValue,
+        AddressValue, AffinityKey, AffinityValue, FrontendKey, FrontendValue, MemberKey,
+        MemberValue, RangeKey, ServiceValue, SlotKey, SlotValue,
     },
+    socket::{SocketKey, SocketValue},
 };
 
 use super::sys::{self, Failed, MapInfo, MapKind};
@@ -90,6 +91,10 @@ tables! {
     Flows: map::FLOWS, FlowKey => FlowValue, size::FLOWS, LruHash, 0;
     /// Fragmented packets.
     Fragments: map::FRAGMENTS, FragmentKey => FragmentValue, size::FRAGMENTS, LruHash, 0;
+    /// Backends that clients stay with.
+    Affinities: map::AFFINITY, AffinityKey => AffinityValue, size::AFFINITY, LruHash, 0;
+    /// Sockets of the host.
+    Sockets: map::SOCKETS, SocketKey => SocketValue, size::SOCKETS, LruHash, 0;
     /// What exists at a name.
     Names: map::NAMES, NameKey => NameValue, size::NAMES, Hash, NO_PREALLOC;
     /// Names in wire form.

@@ -98,7 +98,7 @@ impl View {
     pub fn fill(&self) -> io::Result<Vec<Fill>> {
         use tables::{
             Addresses, Flows, Fragments, Frontends, LargeAnswers, Members, NameTexts, Names,
-            Services, Slots, SmallAnswers,
+            Services, Slots, SmallAnswers, Sockets,
         };
         Ok(vec![
             self.fill_of::<Addresses>()?,
@@ -108,6 +108,7 @@ impl View {
             self.fill_of::<Services>()?,
             self.fill_of::<Flows>()?,
             self.fill_of::<Fragments>()?,
+            self.fill_of::<Sockets>()?,
             self.fill_of::<Names>()?,
             self.fill_of::<NameTexts>()?,
             self.fill_of::<SmallAnswers>()?,

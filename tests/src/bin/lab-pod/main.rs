@@ -1,11 +1,15 @@
 //! The program behind the pods of the laboratory: servers that say who they are, and clients that count failures.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use clap::{Parser, Subcommand};
 
 mod load;
 mod serve;
+mod sockets;
 
 /// The program behind the pods of the laboratory.
 #[derive(Parser)]
@@ -49,6 +53,11 @@ enum Role {
         #[arg(long)]
         udp: Option<SocketAddr>,
     },
+    /// Make sockets for who asks at a Unix socket
+    Sockets {
+        /// Where it is made
+        path: PathBuf,
+    },
     /// Do nothing
     Pause,
 }
@@ -63,6 +72,7 @@ fn main() -> anyhow::Result<()> {
         Role::Resolve { name } => load::resolve(&name),
         Role::Get { target, times } => load::get(&target, times),
         Role::Load { target, udp } => load::run(&target, udp),
+        Role::Sockets { path } => sockets::run(&path),
         Role::Pause => loop {
             std::thread::park();
         },

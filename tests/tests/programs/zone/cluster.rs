@@ -79,6 +79,7 @@ impl Cluster {
             takeover: false,
             cluster_ranges: Vec::new(),
             masquerade_all: false,
+            cgroup_root: None,
         })
         .expect("the dataplane opens; this needs root and a BPF file system on /sys/fs/bpf");
         let mut cluster = Self {

@@ -30,6 +30,7 @@ pub(super) struct ConfigElement {
     flags: u32,
     service_ranges: [Network; 4],
     ttl: u32,
+    host: [u32; 2],
 }
 
 impl ConfigElement {
@@ -83,7 +84,13 @@ impl ConfigElement {
                 | flag(!config.cluster_ranges.is_empty(), Config::CLUSTER_RANGES),
             service_ranges: written.service_ranges,
             ttl: config.ttl,
+            host: [0; 2],
         })
+    }
+
+    /// The cookie of the network namespace whose processes are the host's.
+    pub(super) fn set_host(&mut self, cookie: u64) {
+        self.host = [cookie as u32, (cookie >> 32) as u32];
     }
 
     /// The name hash's keys.
@@ -116,6 +123,7 @@ impl ConfigElement {
             negative_grace: self.negative_grace,
             soa: soa(serial, self.ttl),
             service_ranges: self.service_ranges,
+            host: self.host,
             ..self.written
         };
         if config == self.written {

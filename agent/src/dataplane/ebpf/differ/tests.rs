@@ -33,6 +33,7 @@ fn config() -> EbpfConfig {
         takeover: false,
         cluster_ranges: Vec::new(),
         masquerade_all: false,
+        cgroup_root: None,
     }
 }
 

@@ -1,0 +1,244 @@
+//! Which backend a socket gets, and how it is remembered.
+
+use signpost_common::{
+    Address, Cause, Port,
+    dns::Config,
+    service::{FrontendKey, FrontendValue, MemberKey, MemberValue, SlotValue},
+    socket::{SocketKey, SocketValue},
+};
+
+use super::{Socket, affinity, frontend::unspecified};
+use crate::{
+    choose::{self, Set, dns_pod_alive},
+    headers::protocol,
+    tables::Tables,
+};
+
+/// How often a backend is chosen: again where the slots change meanwhile, this node's DNS pod is silent, or the socket
+/// asks the backend already under another address.
+const TURNS: u32 = 4;
+
+/// What a process gave.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) cookie: u64,
+    pub(super) address: Address,
+    pub(super) port: Port,
+    /// Where that leads to.
+    pub(super) frontend: FrontendKey,
+}
+
+impl Asked {
+    #[inline(always)]
+    pub(super) fn of(socket: &impl Socket, tcp: bool) -> Self {
+        let (address, port) = (socket.address(), socket.port());
+        Self {
+            cookie: socket.cookie(),
+            address,
+            port,
+            frontend: FrontendKey {
+                address,
+                port,
+                protocol: if tcp { protocol::TCP } else { protocol::UDP },
+                pad: 0,
+            },
+        }
+    }
+
+    /// The process talks to this address itself from now on.
+    #[inline(always)]
+    pub(super) fn forget_backend(&self, tables: &impl Tables) {
+        let key = self.key(&self.address, self.port, SocketKey::FROM_BACKEND);
+        if tables.socket(&key).is_some() {
+            tables.remove_socket(&key);
+        }
+    }
+
+    #[inline(always)]
+    const fn is_udp(&self) -> bool {
+        self.frontend.protocol == protocol::UDP
+    }
+
+    #[inline(always)]
+    const fn key(&self, address: &Address, port: Port, direction: u16) -> SocketKey {
+        SocketKey {
+            cookie: self.cookie,
+            address: *address,
+            port,
+            direction,
+            pad: [0; 2],
+        }
+    }
+
+    /// Whether replies of a backend are known to be those to this address. `None`: nothing is known of it.
+    #[inline(always)]
+    fn is_of(&self, tables: &impl Tables, address: &Address, port: Port) -> Option<bool> {
+        let there = tables.socket(&self.key(address, port, SocketKey::FROM_BACKEND))?;
+        Some(there.address.same(&self.address) && there.port == self.port)
+    }
+
+    #[inline(always)]
+    fn record(
+        &self,
+        tables: &impl Tables,
+        key: &SocketKey,
+        address: &Address,
+        port: Port,
+        service: u32,
+    ) -> Result<(), Cause> {
+        let value = SocketValue {
+            check: key.check(),
+            address: *address,
+            port,
+            pad: 0,
+            service,
+        };
+        if tables.insert_socket(key, &value) {
+            Ok(())
+        } else {
+            Err(Cause::FlowNotRecorded)
+        }
+    }
+}
+
+/// Gives a socket the address of a backend.
+///
+/// # Errors
+/// [`Cause::NoEndpointsRejected`] and [`Cause::NoEndpointsDropped`] say what the process gets; for the others the
+/// address stays as it is.
+#[inline(always)]
+pub(super) fn translate(
+    socket: &mut impl Socket,
+    tables: &impl Tables,
+    config: &Config,
+    asked: &Asked,
+    frontend: &FrontendValue,
+) -> Result<(), Cause> {
+    let to = asked.key(&asked.address, asked.port, SocketKey::TO_BACKEND);
+    if asked.is_udp()
+        && let Some((address, port)) = known(tables, &to, frontend)
+    {
+        if asked.is_of(tables, &address, port) != Some(true) {
+            let from = asked.key(&address, port, SocketKey::FROM_BACKEND);
+            asked.record(tables, &from, &asked.address, asked.port, frontend.service)?;
+        }
+        socket.set(&address, port);
+        return Ok(());
+    }
+    if config.flags & Config::DRAIN != 0 {
+        return Err(Cause::Draining);
+    }
+    let slot = choose(tables, asked, frontend)?;
+    let from = asked.key(&slot.address, slot.port, SocketKey::FROM_BACKEND);
+    asked.record(tables, &from, &asked.address, asked.port, slot.service)?;
+    if asked.is_udp() {
+        asked.record(tables, &to, &slot.address, slot.port, slot.service)?;
+    }
+    socket.set(&slot.address, slot.port);
+    Ok(())
+}
+
+/// The backend that the socket's datagrams go to already, as long as it serves.
+#[inline(always)]
+fn known(
+    tables: &impl Tables,
+    to: &SocketKey,
+    frontend: &FrontendValue,
+) -> Option<(Address, Port)> {
+    let SocketValue {
+        address,
+        port,
+        service,
+        ..
+    } = tables.socket(to)?;
+    let member = tables.member(&MemberKey {
+        service,
+        address,
+        port,
+        pad: 0,
+    });
+    if service != frontend.service || member & MemberValue::SERVING == 0 {
+        return None;
+    }
+    let silent = frontend.flags & FrontendValue::DNS != 0
+        && member & MemberValue::LOCAL != 0
+        && dns_pod_alive(tables) == Some(false);
+    if silent {
+        return None;
+    }
+    Some((address, port))
+}
+
+/// A backend for a socket that has none.
+#[inline(always)]
+fn choose(
+    tables: &impl Tables,
+    asked: &Asked,
+    frontend: &FrontendValue,
+) -> Result<SlotValue, Cause> {
+    let client = unspecified(&asked.address);
+    let mut frontend = *frontend;
+    let random = tables.random();
+    let mut set = set_of(tables, &frontend, random)?;
+    if let Some(slot) = affinity::backend(tables, &client, &frontend, &set) {
+        affinity::remember(tables, &client, &frontend, &slot);
+        return Ok(slot);
+    }
+    let mut chosen = choose::slot(tables, &frontend, &set, random, 0);
+    if chosen.is_none() {
+        frontend = tables.frontend(&asked.frontend).ok_or(Cause::NoFrontend)?;
+        set = set_of(tables, &frontend, random)?;
+        chosen = choose::slot(tables, &frontend, &set, random, 0);
+    }
+    let mut slot = chosen.ok_or(Cause::SlotsChanging)?;
+    for turn in 1..TURNS {
+        let silent = set.avoid_local & slot.flags as u32 & SlotValue::LOCAL as u32 != 0;
+        let taken = asked.is_udp() && asked.is_of(tables, &slot.address, slot.port) == Some(false);
+        if !silent && !taken {
+            break;
+        }
+        if let Some(next) = choose::slot(tables, &frontend, &set, random, turn) {
+            slot = next;
+        }
+    }
+    affinity::remember(tables, &client, &frontend, &slot);
+    Ok(slot)
+}
+
+/// The set that processes of the host use.
+///
+/// # Errors
+/// What becomes of them where it is empty.
+#[inline(always)]
+fn set_of(tables: &impl Tables, frontend: &FrontendValue, random: u32) -> Result<Set, Cause> {
+    let set = choose::set(tables, frontend);
+    if set.count == 0 {
+        let any = frontend.flags & FrontendValue::ANY_ENDPOINTS != 0;
+        return Err(if any {
+            Cause::NoEndpointsDropped
+        } else {
+            Cause::NoEndpointsRejected
+        });
+    }
+    Ok(Set {
+        first: blurred(set.first, random),
+        count: blurred(set.count, random),
+        avoid_local: blurred(set.avoid_local, random),
+    })
+}
+
+/// The same number, of which the verifier knows nothing: it then takes paths that differ only in it for one. `unknown`
+/// is a number that it knows nothing of.
+#[inline(always)]
+fn blurred(number: u32, unknown: u32) -> u32 {
+    number ^ opaque(unknown) ^ opaque(unknown)
+}
+
+/// The same number, of which the compiler knows nothing.
+#[inline(always)]
+fn opaque(number: u32) -> u32 {
+    #[cfg(target_arch = "bpf")]
+    return crate::kernel::opaque(number.into()) as u32;
+    #[cfg(not(target_arch = "bpf"))]
+    number
+}

@@ -1,0 +1,235 @@
+//! Processes of the host: through a ClusterIP to a backend and back, without an interface of ours in between.
+
+use std::{
+    io::ErrorKind,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use anyhow::{Context as _, ensure};
+use signpost_tests::lab::{Agent, Lab, Sockets, wait};
+
+use crate::small::{CNIS, PATIENCE, PROGRAMMED, Small, Vip, answering};
+
+/// The addresses of a Service as processes may give them: of both families, and IPv4 on a socket of IPv6.
+fn forms(vip: Vip) -> [SocketAddr; 3] {
+    [vip.v4, vip.v6, mapped(vip.v4)]
+}
+
+fn mapped(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(v4) => (v4.to_ipv6_mapped(), address.port()).into(),
+        IpAddr::V6(_) => address,
+    }
+}
+
+/// Waits until a Service answers processes of the host.
+fn answering_host(host: &Sockets, vip: Vip) -> anyhow::Result<()> {
+    for address in vip.both() {
+        wait::until(&format!("an answer of {address}"), PROGRAMMED, || {
+            host.converse(address, Duration::from_millis(300))?.say("x")
+        })?;
+    }
+    Ok(())
+}
+
+/// What went wrong in a call.
+fn kind<T: std::fmt::Debug>(result: anyhow::Result<T>) -> anyhow::Result<ErrorKind> {
+    let error = result.err().context("it went well")?;
+    let error = error.downcast::<std::io::Error>()?;
+    Ok(error.kind())
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn processes_of_the_host_reach_backends_and_see_only_the_service() -> anyhow::Result<()> {
+    for cni in CNIS {
+        let mut small = Small::two(cni)?;
+        let host = Sockets::of_node(small.lab.node("one")?)?;
+        small.server("local", "one", "local")?;
+        small.server("remote", "two", "remote")?;
+        small.host_server("host", "one", "host")?;
+        small.host_server("remote-host", "two", "remote-host")?;
+        for name in ["local", "remote", "host", "remote-host"] {
+            let vip = small.service(name)?;
+            answering_host(&host, vip)?;
+            let expected = format!("default/{name}");
+            for address in forms(vip) {
+                let what = format!("{cni:?} {name} {address}");
+                let mut tcp = host.converse(address, PATIENCE).context(what.clone())?;
+                assert_eq!(tcp.say("x")?, expected, "{what}");
+                assert_eq!(tcp.stream().peer_addr()?, address, "{what}");
+
+                let udp = host.connected(address, PATIENCE).context(what.clone())?;
+                assert_eq!(udp.ask(b"x")?, expected, "{what}");
+                assert_eq!(udp.socket().peer_addr()?, address, "{what}");
+                let (name, from) = udp.ask_of(address, b"y").context(what.clone())?;
+                assert_eq!((name, from), (expected.clone(), address), "{what}");
+
+                let udp = host.datagrams(address, PATIENCE)?;
+                for payload in [b"1", b"2"] {
+                    let (name, from) = udp.ask_of(address, payload).context(what.clone())?;
+                    assert_eq!((name, from), (expected.clone(), address), "{what}");
+                }
+            }
+        }
+        let agent = &small.agents[0];
+        for cause in ["socket_connected", "socket_sent", "socket_received"] {
+            assert!(agent.counter(cause)? > 0, "{cause}");
+        }
+        assert_eq!(agent.counter("flow_created")?, 0, "{cni:?}");
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_service_without_endpoints_refuses_processes_of_the_host() -> anyhow::Result<()> {
+    let mut small = Small::one(CNIS[0])?;
+    let host = Sockets::of_node(small.lab.node("one")?)?;
+    let vip = small.service("web")?;
+    for address in forms(vip) {
+        wait::until("the refusal", PROGRAMMED, || {
+            let kind = kind(host.converse(address, Duration::from_millis(300)))?;
+            ensure!(kind == ErrorKind::ConnectionRefused, "{kind}");
+            Ok(())
+        })?;
+        let connected = kind(host.connected(address, PATIENCE))?;
+        assert_eq!(connected, ErrorKind::ConnectionRefused, "{address}");
+        let sent = host.datagrams(address, PATIENCE)?.ask_of(address, b"x");
+        assert_eq!(kind(sent)?, ErrorKind::ConnectionRefused, "{address}");
+    }
+    assert!(small.agents[0].counter("socket_refused")? > 0);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn datagrams_of_a_host_process_stay_with_a_backend_until_it_dies() -> anyhow::Result<()> {
+    let mut small = Small::one(CNIS[0])?;
+    let host = Sockets::of_node(small.lab.node("one")?)?;
+    for name in ["a", "b"] {
+        small.server("web", "one", name)?;
+    }
+    let vip = small.service("web")?;
+    answering_host(&host, vip)?;
+    for address in forms(vip) {
+        let socket = host.datagrams(address, PATIENCE)?;
+        let (first, _) = socket.ask_of(address, b"x")?;
+        for n in 0..20_u8 {
+            assert_eq!(socket.ask_of(address, &[n])?.0, first);
+        }
+    }
+    let socket = host.datagrams(vip.v4, Duration::from_millis(100))?;
+    let (first, _) = socket.ask_of(vip.v4, b"x")?;
+    let dead = first.strip_prefix("default/").context("a name")?.to_owned();
+    small.kubelet.delete("default", &dead)?;
+    let (second, from) = wait::until("the other backend", PROGRAMMED, || {
+        socket.ask_of(vip.v4, b"y")
+    })?;
+    assert_ne!(second, first);
+    assert_eq!(from, vip.v4);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn the_agent_may_die_without_harm_to_processes_of_the_host() -> anyhow::Result<()> {
+    let mut small = Small::two(CNIS[0])?;
+    let host = Sockets::of_node(small.lab.node("one")?)?;
+    small.server("web", "two", "web")?;
+    let vip = small.service("web")?;
+    answering_host(&host, vip)?;
+    let mut kept = host.converse(vip.v6, PATIENCE)?;
+    let udp = host.connected(mapped(vip.v4), PATIENCE)?;
+    for round in 0..2 {
+        small.agents[0].kill();
+        for address in forms(vip) {
+            let answer = host.converse(address, PATIENCE)?.say("down")?;
+            assert_eq!(answer, "default/web", "{address}");
+        }
+        assert_eq!(kept.say("down")?, "default/web", "{round}");
+        small.agents[0].restart()?;
+        assert_eq!(kept.say("up")?, "default/web", "{round}");
+        assert_eq!(kept.stream().peer_addr()?, vip.v6);
+        assert_eq!(udp.ask(b"up")?, "default/web", "{round}");
+        assert_eq!(udp.socket().peer_addr()?, mapped(vip.v4));
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn sockets_of_pods_are_left_to_their_interface() -> anyhow::Result<()> {
+    let mut small = Small::one(CNIS[0])?;
+    let pod = small.client("one", "client")?;
+    small.server("web", "one", "web")?;
+    let vip = small.service("web")?;
+    answering(&pod, vip)?;
+    let sockets = Sockets::of_pod(&pod)?;
+    let created = small.agents[0].counter("flow_created")?;
+    for address in vip.both() {
+        let mut tcp = sockets.converse(address, PATIENCE)?;
+        assert_eq!(tcp.say("x")?, "default/web");
+        let udp = sockets.datagrams(address, PATIENCE)?;
+        assert_eq!(udp.ask_of(address, b"x")?.1, address);
+    }
+    assert_eq!(small.agents[0].counter("flow_created")?, created + 4);
+    assert_eq!(small.agents[0].counter("socket_connected")?, 0);
+    assert_eq!(small.agents[0].counter("socket_sent")?, 0);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_node_without_cgroup2_still_serves_its_pods() -> anyhow::Result<()> {
+    let lab = Lab::builder().node("one", CNIS[0]).start()?;
+    let node = lab.node("one")?;
+    let source = format!("files:{}", node.manifests().display());
+    let agent = Agent::with_flags(node, &["--source", &source, "--cgroup-root", "/proc"])?;
+    let mut small = Small::over(lab, vec![agent]);
+    small.dns_service()?;
+    let client = small.client("one", "client")?;
+    small.server("web", "one", "web")?;
+    let vip = small.service("web")?;
+    answering(&client, vip)?;
+    let status = wait::until("the status", PROGRAMMED, || {
+        let status = small.agents[0].command("status")?.text()?;
+        ensure!(
+            status.contains("not served: cgroup /proc refuses"),
+            "{status}"
+        );
+        Ok(status)
+    })?;
+    assert!(status.contains("all is well"), "{status}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn cleanup_leaves_processes_of_the_host_as_they_were() -> anyhow::Result<()> {
+    let mut small = Small::one(CNIS[0])?;
+    small.dns_service()?;
+    let host = Sockets::of_node(small.lab.node("one")?)?;
+    let vip = small.service("web")?;
+    let refused = || {
+        let kind = kind(host.converse(vip.v4, Duration::from_millis(300)))?;
+        ensure!(kind == ErrorKind::ConnectionRefused, "{kind}");
+        Ok(())
+    };
+    wait::until("the refusal", PROGRAMMED, refused)?;
+    wait::until("the status", PROGRAMMED, || {
+        let status = small.agents[0].command("status")?.text()?;
+        let served = format!(
+            "served below cgroup {}",
+            small.lab.node("one")?.cgroup().path().display()
+        );
+        ensure!(status.contains(&served), "{status}");
+        Ok(())
+    })?;
+    small.agents[0].terminate();
+    refused()?;
+    small.agents[0].command("cleanup")?.text()?;
+    assert!(refused().is_err(), "the programs are still there");
+    Ok(())
+}
