@@ -17,12 +17,13 @@ use crate::{
 const BPF_LINKER: &str = "0.10.3";
 
 /// Programs that the laboratory and its tests call, with the Debian package of each.
-pub(crate) const PROGRAMS: [(&str, &str); 5] = [
+pub(crate) const PROGRAMS: [(&str, &str); 6] = [
     ("cc", "gcc"),
     ("ip", "iproute2"),
     ("dig", "bind9-dnsutils"),
     ("nslookup", "bind9-dnsutils"),
     ("musl-gcc", "musl-tools"),
+    ("nft", "nftables"),
 ];
 
 /// Everything.

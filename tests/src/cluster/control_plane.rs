@@ -44,6 +44,16 @@ impl ControlPlane {
     /// # Errors
     /// Where a program does not come up; the text ends with the end of its log.
     pub fn start(tools: &Tools, folder: &Path, node: &Node) -> Result<Self> {
+        let mut it = Self::without_controllers(tools, folder, node)?;
+        it.controllers = Some(it.run_controllers()?);
+        Ok(it)
+    }
+
+    /// The same without the controllers: what is written stays as it is, EndpointSlices too.
+    ///
+    /// # Errors
+    /// Where a program does not come up; the text ends with the end of its log.
+    pub fn without_controllers(tools: &Tools, folder: &Path, node: &Node) -> Result<Self> {
         let admin_token = token();
         let controllers_token = token();
         fs::write(
@@ -69,7 +79,6 @@ impl ControlPlane {
             it.folder.join("controllers.kubeconfig"),
             kubeconfig(&it.url(), &it.authority(), &controllers_token),
         )?;
-        it.controllers = Some(it.run_controllers()?);
         Ok(it)
     }
 

@@ -1,5 +1,5 @@
-//! A way from the machine to the API server: a port of the machine's loopback whose connections go on to the server
-//! in its namespace.
+//! A way to the API server from outside of its network: a port, of the machine's loopback or in another laboratory,
+//! whose connections go on to the server in its namespace.
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -26,7 +26,18 @@ impl Relay {
     /// # Errors
     /// Where no port is free.
     pub fn start(namespace: &Arc<Namespace>, target: SocketAddr) -> Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0))?;
+        Self::with_listener(TcpListener::bind(("127.0.0.1", 0))?, namespace, target)
+    }
+
+    /// Passes connections of a listener, which may be in any namespace, on to `target` in that namespace.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn with_listener(
+        listener: TcpListener,
+        namespace: &Arc<Namespace>,
+        target: SocketAddr,
+    ) -> Result<Self> {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let namespace = Arc::clone(namespace);

@@ -12,13 +12,14 @@ use anyhow::{Context as _, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 
 /// Package of each program, by the name that its binary gets.
-const PACKAGES: [(&str, &str); 4] = [
+const PACKAGES: [(&str, &str); 5] = [
     ("etcd", "go.etcd.io/etcd/server/v3"),
     ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
     (
         "kube-controller-manager",
         "k8s.io/kubernetes/cmd/kube-controller-manager",
     ),
+    ("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
     ("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
 ];
 
@@ -71,7 +72,7 @@ impl Tools {
         Ok(Self { folder })
     }
 
-    /// The path of a program: `etcd`, `kube-apiserver`, `kube-controller-manager` or `kubectl`.
+    /// The path of a program: `etcd`, `kube-apiserver`, `kube-controller-manager`, `kube-proxy` or `kubectl`.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }

@@ -7,7 +7,7 @@ use futures::TryStreamExt as _;
 use netlink_packet_route::{
     address::{AddressAttribute, AddressFlags},
     link::{InfoData, InfoVeth, LinkAttribute, LinkMessage},
-    route::RouteScope,
+    route::{RouteScope, RouteType},
 };
 use rtnetlink::{
     Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
@@ -160,6 +160,26 @@ pub fn add_route(
             Ok(netlink.route().add(route.build()).execute().await?)
         })
         .with_context(|| format!("cannot add route to {address}/{length} over {name}"))
+}
+
+/// Makes every address of a network one of the namespace's own.
+///
+/// # Errors
+/// Where the route is there already.
+pub fn add_local_route(namespace: &Namespace, (address, length): Prefix) -> anyhow::Result<()> {
+    /// The kernel's table of what is local.
+    const LOCAL: u32 = 255;
+    namespace
+        .netlink(async |netlink| {
+            let route = RouteMessageBuilder::<IpAddr>::new()
+                .destination_prefix(address, length)?
+                .output_interface(index(&netlink, "lo").await?)
+                .table_id(LOCAL)
+                .kind(RouteType::Local)
+                .scope(RouteScope::Host);
+            Ok(netlink.route().add(route.build()).execute().await?)
+        })
+        .with_context(|| format!("cannot make {address}/{length} local"))
 }
 
 /// Says for good which MAC address a neighbour has, so that nobody needs to ask.

@@ -5,11 +5,15 @@ use std::fs;
 use crate::project::which;
 
 /// A word in a test's path, the program that such tests call, and where that comes from.
-const PROGRAMS: [(&str, &str, &str); 3] = [
+const PROGRAMS: [(&str, &str, &str); 5] = [
     ("musl", "musl-gcc", "apt-get install musl-tools"),
     ("dig", "dig", "apt-get install bind9-dnsutils"),
-    ("api_server", "go", "install Go 1.26 from https://go.dev/dl"),
+    ("api_server", "go", GO),
+    ("differential", "go", GO),
+    ("differential", "nft", "apt-get install nftables"),
 ];
+
+const GO: &str = "install Go 1.26 from https://go.dev/dl";
 
 /// Why a test cannot run here.
 pub(super) fn missing(test: &str) -> Option<String> {

@@ -8,6 +8,8 @@ use std::{
 use clap::{Parser, Subcommand};
 
 mod load;
+mod probe;
+mod report;
 mod serve;
 mod sockets;
 
@@ -32,6 +34,17 @@ enum Role {
         #[arg(long, value_delimiter = ',', default_value = "::")]
         addresses: Vec<IpAddr>,
     },
+    /// Answer on TCP and UDP, at every address, with the pod's name and the client's address
+    Report {
+        /// What to answer with
+        #[arg(long)]
+        name: String,
+        /// Ports to listen on, with both protocols
+        #[arg(long, value_delimiter = ',')]
+        ports: Vec<u16>,
+    },
+    /// Put questions of standard input, an array of them a line, to servers that report; print what came of them
+    Probe,
     /// Print the addresses of a name, as getaddrinfo gives them, one a line
     Resolve {
         /// The name
@@ -69,6 +82,8 @@ fn main() -> anyhow::Result<()> {
             ports,
             addresses,
         } => serve::run(&name, &addresses, &ports),
+        Role::Report { name, ports } => report::run(&name, &ports),
+        Role::Probe => probe::run(),
         Role::Resolve { name } => load::resolve(&name),
         Role::Get { target, times } => load::get(&target, times),
         Role::Load { target, udp } => load::run(&target, udp),

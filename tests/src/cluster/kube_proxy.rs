@@ -1,0 +1,90 @@
+//! The real kube-proxy on a node of the laboratory, in nftables mode.
+
+use std::{fs, path::Path, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+
+use super::tools::Tools;
+use crate::lab::{Node, Process, agent::fetch, wait::until};
+
+/// How long it may take to come up on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Port of its `/healthz`.
+const HEALTH: u16 = 10256;
+
+/// kube-proxy on one node; it ends when this is dropped, and leaves its rules behind, as it does everywhere.
+#[derive(Debug)]
+pub struct KubeProxy {
+    process: Process,
+}
+
+impl KubeProxy {
+    /// Starts it and waits until it says that it has written its rules.
+    ///
+    /// `settings` are fields of its configuration, which take the place of the laboratory's.
+    ///
+    /// # Errors
+    /// Where it does not come up; the text ends with what it said.
+    pub fn start(tools: &Tools, node: &Node, kubeconfig: &Path, settings: &Value) -> Result<Self> {
+        fs::create_dir_all(node.folder())?;
+        let file = node.folder().join("kube-proxy.json");
+        let mut configuration = configuration(node, kubeconfig);
+        if let (Some(all), Some(some)) = (configuration.as_object_mut(), settings.as_object()) {
+            all.extend(some.clone());
+        }
+        fs::write(&file, configuration.to_string())?;
+        let mut process = node
+            .command(tools.path("kube-proxy"))?
+            .arg("--config")
+            .arg(&file)
+            .background(&node.folder().join("kube-proxy.log"))?;
+        let namespace = node.namespace();
+        until("health of kube-proxy", PATIENCE, || {
+            if !process.is_running() {
+                return Ok(Err(anyhow::anyhow!("kube-proxy has ended")));
+            }
+            let health = namespace.run(|| fetch(HEALTH, "/healthz"))??;
+            // Healthy during the start as well: only what was written has a time.
+            ensure!(!health.contains("0001-01-01"), "nothing is written yet");
+            Ok(Ok(()))
+        })
+        .and_then(|started| started)
+        .with_context(|| format!("kube-proxy said:\n{}", process.log()))?;
+        Ok(Self { process })
+    }
+
+    /// Asks it to end. Its rules stay.
+    pub fn terminate(&mut self) {
+        self.process.terminate();
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+}
+
+/// Its configuration: everything as usual but what cannot be had in a namespace, and no wait between two writes.
+fn configuration(node: &Node, kubeconfig: &Path) -> Value {
+    json!({
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "mode": "nftables",
+        "hostnameOverride": node.name(),
+        "clientConnection": {"kubeconfig": kubeconfig, "qps": 1000, "burst": 1000},
+        "clusterCIDR": "10.244.0.0/16,fd00:244::/32",
+        "detectLocalMode": "ClusterCIDR",
+        "healthzBindAddress": format!("0.0.0.0:{HEALTH}"),
+        "metricsBindAddress": "127.0.0.1:10249",
+        // The machine's own settings of connection tracking are not a namespace's to change.
+        "conntrack": {
+            "maxPerCore": 0,
+            "min": 0,
+            "tcpEstablishedTimeout": "0s",
+            "tcpCloseWaitTimeout": "0s",
+        },
+        "nftables": {"minSyncPeriod": "10ms", "syncPeriod": "30s"},
+    })
+}
