@@ -50,6 +50,8 @@ pub enum Seen {
     Silence,
     /// EPERM: the client's own kernel did not let it out.
     Denied,
+    /// ETIMEDOUT, before the prober lost patience.
+    TimedOut,
     /// Another error.
     Other(String),
 }

@@ -159,6 +159,14 @@ impl Client {
         }
     }
 
+    /// The node that it is on, or sends to.
+    pub(crate) const fn node(self) -> Node {
+        match self {
+            Self::Pod(node) | Self::Host(node) | Self::Outside(node) => node,
+            Self::Inside(backend) => backend.node(),
+        }
+    }
+
     pub(crate) const fn is_pod(self) -> bool {
         matches!(self, Self::Pod(_) | Self::Inside(_))
     }

@@ -32,6 +32,8 @@ pub(crate) struct Look<'a> {
     pub(crate) case: &'a Case,
     pub(crate) family: Family,
     pub(crate) protocol: Protocol,
+    /// What kube-proxy showed with TCP where the same was asked with UDP.
+    pub(crate) with_tcp: Option<BTreeSet<Observed>>,
     pub(crate) seen: BTreeMap<Provider, BTreeSet<Observed>>,
 }
 
@@ -105,6 +107,7 @@ fn look<'a>(worlds: &mut Worlds, scenarios: &'a [Scenario], step: usize) -> Resu
                         case,
                         family: *family,
                         protocol: *protocol,
+                        with_tcp: None,
                         seen: BTreeMap::new(),
                     });
                 }
@@ -132,6 +135,14 @@ fn look<'a>(worlds: &mut Worlds, scenarios: &'a [Scenario], step: usize) -> Resu
             let seen = observe(sight, *client, look.family, *asked);
             look.seen.insert(*provider, seen);
         }
+    }
+    let with_tcp: BTreeMap<_, _> = looks
+        .iter()
+        .filter(|look| look.protocol == Protocol::Tcp)
+        .map(|look| (look.question(), look.seen[&Provider::KubeProxy].clone()))
+        .collect();
+    for look in &mut looks {
+        look.with_tcp = with_tcp.get(&look.question()).cloned();
     }
     Ok(looks)
 }
@@ -177,26 +188,34 @@ fn observe(sight: &Sight, client: Client, family: Family, asked: IpAddr) -> BTre
             Seen::Refused => Observed::Refused,
             Seen::Silence => Observed::Silence,
             Seen::Denied => Observed::Denied,
+            Seen::TimedOut => Observed::TimedOut,
             Seen::Other(text) => Observed::Other(text.clone()),
         })
         .collect()
 }
 
 impl Look<'_> {
+    /// What is asked in a step, with whatever protocol.
+    fn question(&self) -> (String, Client, Family, String) {
+        let target = format!("{:?}", self.case.target);
+        let name = self.scenario.name.clone();
+        (name, self.case.client, self.family, target)
+    }
+
     /// What kube-proxy must show, and what signpost must.
     pub(crate) fn expected(&self, provider: Provider) -> Expect {
-        match (&self.case.instead, &self.case.expect, provider) {
-            (Some((_, instead)), _, Provider::Signpost) => instead.clone(),
-            (None, Expect::TheSame, Provider::Signpost) => {
-                let kube_proxy = self.seen[&Provider::KubeProxy].iter();
-                Expect::All(
-                    kube_proxy
-                        .map(|seen| on_purpose::instead(self, seen))
-                        .collect(),
-                )
-            }
-            _ => self.case.expect.clone(),
+        let of_kube_proxy = match &self.case.expect {
+            Expect::TheSame => Expect::All(self.seen[&Provider::KubeProxy].clone()),
+            expect => expect.clone(),
+        };
+        match provider {
+            Provider::KubeProxy => of_kube_proxy,
+            Provider::Signpost => on_purpose::instead(self, &of_kube_proxy),
         }
+    }
+
+    pub(crate) const fn is_of_host(&self) -> bool {
+        matches!(self.case.client, Client::Host(_))
     }
 
     /// Whether no node took a packet, and the world beyond answered.

@@ -1,4 +1,5 @@
-//! What a scenario is: a sentence, and steps that each say what there is and what is then seen.
+//! What a scenario is: a sentence, and steps that each say what there is and what is then seen with kube-proxy.
+//! [`crate::on_purpose`] says where signpost shows something else.
 
 use std::collections::BTreeSet;
 
@@ -32,8 +33,6 @@ pub(crate) struct Case {
     pub(crate) families: Vec<Family>,
     pub(crate) protocols: Vec<Protocol>,
     pub(crate) expect: Expect,
-    /// What signpost shows where it differs on purpose, and why.
-    pub(crate) instead: Option<(&'static str, Expect)>,
     /// Over the one connection of this name, which is opened by the first case that names it.
     pub(crate) over: Option<&'static str>,
 }
@@ -67,7 +66,7 @@ pub(crate) enum Expect {
     All(BTreeSet<Observed>),
     /// Over many attempts always the same one, which is one of these.
     One(BTreeSet<Observed>),
-    /// Whatever kube-proxy shows.
+    /// Whatever kube-proxy shows, signpost shows the same.
     TheSame,
 }
 
@@ -82,6 +81,8 @@ pub(crate) enum Observed {
     Silence,
     /// EPERM: the kernel did not let it out.
     Denied,
+    /// ETIMEDOUT, without any wait.
+    TimedOut,
     Other(String),
 }
 
@@ -123,7 +124,6 @@ impl Scenario {
             families: Family::BOTH.to_vec(),
             protocols: vec![Protocol::Tcp, Protocol::Udp],
             expect,
-            instead: None,
             over: None,
         });
         self
@@ -149,15 +149,23 @@ impl Scenario {
         self.last(|case| case.over = Some(name))
     }
 
-    /// Signpost shows something else, for this reason.
-    pub(crate) fn but_signpost(self, expect: Expect, reason: &'static str) -> Self {
-        self.last(|case| case.instead = Some((reason, expect)))
-    }
-
     fn last(mut self, change: impl FnOnce(&mut Case)) -> Self {
         let step = self.steps.last_mut().expect("a step comes first");
         change(step.cases.last_mut().expect("a case comes first"));
         self
+    }
+}
+
+impl Observed {
+    /// The same answer to a client that was seen with another address.
+    pub(crate) fn to(&self, source: Source) -> Self {
+        match self {
+            Self::Answer { by, .. } => Self::Answer {
+                by: by.clone(),
+                to: source,
+            },
+            other => other.clone(),
+        }
     }
 }
 

@@ -2,29 +2,42 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use crate::{not_yet::NOT_YET, run::Look, world::Provider};
+use crate::{
+    not_yet::NOT_YET,
+    on_purpose::{self, ON_PURPOSE},
+    run::Look,
+    world::Provider,
+};
 
 /// Sums up; an error lists everything that is not as expected. Where these are the looks of all scenarios, none of what
 /// is not yet may have come true.
 pub(crate) fn on(looks: &[Look<'_>], of_all: bool) -> Result<String, String> {
     let mut wrong = String::new();
     let mut missing: BTreeMap<usize, usize> = BTreeMap::new();
-    let (mut same, mut on_purpose) = (0, 0);
+    let mut on_purpose: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut same = 0;
     for look in looks {
         if !look.is_met_by(Provider::KubeProxy) {
             describe(&mut wrong, look, Provider::KubeProxy);
         }
         if look.is_met_by(Provider::Signpost) {
-            if look.case.instead.is_some() {
-                on_purpose += 1;
-            } else {
-                same += 1;
+            let counting = on_purpose::counting(look, &look.seen[&Provider::KubeProxy]);
+            same += usize::from(counting.is_empty());
+            for difference in counting {
+                *on_purpose.entry(difference).or_default() += 1;
             }
             continue;
         }
         let mut list = NOT_YET.iter();
         match list.position(|not_yet| (not_yet.shows)(look)) {
-            Some(entry) => *missing.entry(entry).or_default() += 1,
+            Some(entry) => {
+                *missing.entry(entry).or_default() += 1;
+                if std::env::var_os("SHOW_NOT_YET").is_some() {
+                    let mut text = String::new();
+                    describe(&mut text, look, Provider::Signpost);
+                    println!("not yet ({}):\n{text}", NOT_YET[entry].what);
+                }
+            }
             None => describe(&mut wrong, look, Provider::Signpost),
         }
     }
@@ -38,12 +51,18 @@ pub(crate) fn on(looks: &[Look<'_>], of_all: bool) -> Result<String, String> {
             );
         }
     }
-    let mut summary = format!(
-        "{} looks: {same} agree, {on_purpose} differ on purpose",
-        looks.len()
-    );
+    for (number, difference) in ON_PURPOSE.iter().enumerate() {
+        if of_all && !on_purpose.contains_key(&number) {
+            let why = difference.why;
+            let _ = writeln!(wrong, "nothing shows a difference on purpose: {why}\n");
+        }
+    }
+    let mut summary = format!("{} looks: {same} agree", looks.len());
+    for (number, count) in &on_purpose {
+        let _ = write!(summary, "\n{count} differ: {}", ON_PURPOSE[*number].why);
+    }
     for (entry, count) in &missing {
-        let _ = write!(summary, "; {count} not yet: {}", NOT_YET[*entry].what);
+        let _ = write!(summary, "\n{count} not yet: {}", NOT_YET[*entry].what);
     }
     if wrong.is_empty() {
         Ok(summary)

@@ -206,6 +206,7 @@ fn seen(done: Result<anyhow::Result<Seen>, tokio::time::error::Elapsed>) -> Seen
         Ok(Err(error)) => match error.downcast_ref::<io::Error>().map(io::Error::kind) {
             Some(io::ErrorKind::ConnectionRefused) => Seen::Refused,
             Some(io::ErrorKind::PermissionDenied) => Seen::Denied,
+            Some(io::ErrorKind::TimedOut) => Seen::TimedOut,
             _ => Seen::Other(format!("{error:#}")),
         },
     }

@@ -1,7 +1,6 @@
 //! External IPs, ingress addresses of load balancers, and the ranges that may use those.
 
 use crate::{
-    on_purpose::PODS_KEEP_THEIR_ADDRESS,
     place::{
         Backend::{A1, B1},
         Client::{Host, Outside, Pod},
@@ -42,8 +41,7 @@ fn every_kind(
             .sees(Outside(One), target, reaches_as(&node, &[A1, B1])),
         Scenario::new(name("leads pods to every endpoint"))
             .step([service().slice(both())])
-            .sees(Pod(One), target, reaches_as(&node, &[A1, B1]))
-            .but_signpost(reaches(&[A1, B1]), PODS_KEEP_THEIR_ADDRESS),
+            .sees(Pod(One), target, reaches_as(&node, &[A1, B1])),
         Scenario::new(name("leads processes of the host to every endpoint"))
             .step([service().slice(both())])
             .sees(Host(One), target, reaches(&[A1, B1])),
@@ -145,8 +143,7 @@ fn ranges() -> Vec<Scenario> {
                 .from(&["10.244.0.0/16", "fd00:244::/32"])
                 .slice([ready(A1)])])
             .sees(Outside(One), INGRESS, silence())
-            .sees(Pod(One), INGRESS, reaches_as(&node, &[A1]))
-            .but_signpost(reaches(&[A1]), PODS_KEEP_THEIR_ADDRESS),
+            .sees(Pod(One), INGRESS, reaches_as(&node, &[A1])),
         Scenario::new("the host is let in by ranges that have its address")
             .step([load_balancer()
                 .from(&["192.168.50.12/32", "fd00:50::c/128"])

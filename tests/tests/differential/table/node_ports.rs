@@ -1,7 +1,6 @@
 //! NodePorts, and ClusterIPs from outside.
 
 use crate::{
-    on_purpose::PODS_KEEP_THEIR_ADDRESS,
     place::{
         Backend::{A1, A2, B1, H1},
         Client::{Host, Inside, Outside, Pod},
@@ -35,8 +34,7 @@ fn of_the_cluster() -> Vec<Scenario> {
             .sees(Outside(One), NODE_PORT, reaches_as(&asked, &[B1])),
         Scenario::new("a pod reaches the NodePort of its own node")
             .step([node_port().slice([ready(A1), ready(B1)])])
-            .sees(Pod(One), NODE_PORT, reaches_as(&asked, &[A1, B1]))
-            .but_signpost(reaches(&[A1, B1]), PODS_KEEP_THEIR_ADDRESS),
+            .sees(Pod(One), NODE_PORT, reaches_as(&asked, &[A1, B1])),
         Scenario::new("a pod reaches the NodePort of another node")
             .step([node_port().slice([ready(B1)])])
             .sees(Pod(One), NODE_PORT_OF_TWO, reaches_as(&asked, &[B1])),
