@@ -3,6 +3,7 @@
 //! Only what is proven is answered; every other question goes on to the DNS pods as it is.
 
 pub mod answer;
+pub mod front;
 pub mod negative;
 pub mod question;
 
@@ -33,6 +34,16 @@ pub struct UdpHeader {
     pub checksum: u16,
 }
 
+impl UdpHeader {
+    /// All zero.
+    pub const ZERO: Self = Self {
+        source: Port::new(0),
+        destination: Port::new(0),
+        length: 0,
+        checksum: 0,
+    };
+}
+
 /// Bytes of a question that are looked at: the longest name, type and class, and an OPT record with its options. A
 /// power of two, so that a masked offset is always inside.
 pub const WINDOW: usize = 512;
@@ -60,6 +71,10 @@ pub struct Scratch {
     pub udp: UdpHeader,
     /// The question.
     pub question: Question,
+    /// The answer's records.
+    pub records: answer::Records,
+    /// What is before the question in the answer.
+    pub front: front::Front,
 }
 
 impl Scratch {
@@ -72,13 +87,10 @@ impl Scratch {
         left: 0,
         soa: [0; 56],
         headers: Headers::EMPTY,
-        udp: UdpHeader {
-            source: Port::new(0),
-            destination: Port::new(0),
-            length: 0,
-            checksum: 0,
-        },
+        udp: UdpHeader::ZERO,
         question: Question::ZERO,
+        records: answer::Records::ZERO,
+        front: front::Front::ZERO,
     };
 }
 
@@ -96,9 +108,13 @@ pub fn answer<P: Packet, T: Tables>(
     let scratch = tables.scratch().ok_or(Cause::NotConfigured)?;
     scratch.headers = *headers;
     scratch.udp = udp;
-    resolve(packet, tables, scratch)
+    let cause = resolve(packet, tables, scratch)?;
+    answer::finish(packet, scratch)?;
+    Ok(cause)
 }
 
+/// Finds what the answer is, and writes its records. What is around them comes later, so that the stack is used by one
+/// after the other.
 #[inline(never)]
 fn resolve<P: Packet, T: Tables>(
     packet: &mut P,
@@ -115,14 +131,16 @@ fn resolve<P: Packet, T: Tables>(
     if name.labels < config.zone.labels || zone != config.zone {
         return Err(Cause::DnsOutside);
     }
+    if negative::is_orphan(tables, config, scratch, name.labels) {
+        // What is left to prove is that a Service would be at that place.
+        return deny(packet, tables, config, scratch, config.zone.labels + 3);
+    }
     let qtype = scratch.question.qtype;
     if tables.write_answer(&name.with_type(qtype), false, packet, scratch)? {
         return Ok(Cause::DnsAnswered);
     }
     let Some(value) = tables.name(&name) else {
-        negative::prove(tables, config, scratch, name.labels)?;
-        negative::write(packet, tables, config, scratch, answer::NXDOMAIN)?;
-        return Ok(Cause::DnsNxdomain);
+        return deny(packet, tables, config, scratch, name.labels);
     };
     let bit = NameValue::type_bit(qtype);
     if value.large & bit != 0
@@ -135,4 +153,18 @@ fn resolve<P: Packet, T: Tables>(
     }
     negative::write(packet, tables, config, scratch, answer::NOERROR)?;
     Ok(Cause::DnsNodata)
+}
+
+/// Answers that a name does not exist, where that is proven.
+#[inline(always)]
+fn deny<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    config: &Config,
+    scratch: &mut Scratch,
+    labels: u16,
+) -> Result<Cause, Cause> {
+    negative::prove(tables, config, scratch, labels)?;
+    negative::write(packet, tables, config, scratch, answer::NXDOMAIN)?;
+    Ok(Cause::DnsNxdomain)
 }

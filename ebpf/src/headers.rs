@@ -21,8 +21,10 @@ pub mod protocol {
     pub const ICMP6: u8 = 58;
 }
 
-const IPV4: u16 = 0x0800;
-const IPV6: u16 = 0x86dd;
+/// Ethernet type of IPv4.
+pub const IPV4: u16 = 0x0800;
+/// Ethernet type of IPv6.
+pub const IPV6: u16 = 0x86dd;
 
 /// An IPv4 header without options, fields as they lie in memory (network byte order).
 #[repr(C)]
@@ -50,6 +52,22 @@ pub struct Ipv4Header {
     pub destination: u32,
 }
 
+impl Ipv4Header {
+    /// All zero.
+    pub const ZERO: Self = Self {
+        version_length: 0,
+        service: 0,
+        length: 0,
+        identification: 0,
+        fragment: 0,
+        ttl: 0,
+        protocol: 0,
+        checksum: 0,
+        source: 0,
+        destination: 0,
+    };
+}
+
 /// An IPv6 header, fields as they lie in memory (network byte order).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, NoUninit, AnyBitPattern)]
@@ -66,6 +84,18 @@ pub struct Ipv6Header {
     pub source: [u32; 4],
     /// Destination address.
     pub destination: [u32; 4],
+}
+
+impl Ipv6Header {
+    /// All zero.
+    pub const ZERO: Self = Self {
+        version_flow: 0,
+        length: 0,
+        next: 0,
+        hops: 0,
+        source: [0; 4],
+        destination: [0; 4],
+    };
 }
 
 /// An IPv6 fragment header (RFC 8200 §4.5).
@@ -250,6 +280,9 @@ pub struct EthernetAddresses {
 }
 
 impl EthernetAddresses {
+    /// All zero.
+    pub const ZERO: Self = Self { halves: [0; 6] };
+
     /// Exchanged.
     #[inline(always)]
     #[must_use]

@@ -8,6 +8,9 @@ use crate::sum::Sum;
 /// Length of the Ethernet header, and so where the IP header begins.
 pub const ETHERNET: u32 = 14;
 
+/// Bytes before an Ethernet header that align what follows it (the kernel's `NET_IP_ALIGN`).
+pub const PAD: usize = 2;
+
 /// What of a transport checksum a difference is about. The kernel keeps only the pseudo-header's part of the
 /// checksum of a packet that is sent with offload, and a program cannot see whether that is so: it has to say which
 /// part changed.
@@ -50,6 +53,13 @@ pub trait Packet {
     /// # Errors
     /// [`Cause::HelperFailed`] past the end.
     fn store<T: NoUninit>(&mut self, offset: u32, value: &T) -> Result<(), Cause>;
+
+    /// Writes a value without its first [`PAD`] bytes to the beginning of the packet: an Ethernet header has a length
+    /// that leaves nothing behind it aligned.
+    ///
+    /// # Errors
+    /// [`Cause::HelperFailed`] past the end.
+    fn store_behind_pad<T: NoUninit>(&mut self, value: &T) -> Result<(), Cause>;
 
     /// Writes `length` bytes out of `from`, beginning at its byte `start`.
     ///

@@ -3,7 +3,6 @@
 //! The question stays where it is, so that the asker's letter case is kept (0x20). The records and a fresh OPT record
 //! take the place of what is behind it.
 
-use bytemuck::NoUninit;
 use signpost_common::{
     Cause,
     dns::{AnswerHead, qtype},
@@ -11,11 +10,11 @@ use signpost_common::{
 
 use super::{
     Scratch, UdpHeader, WINDOW,
+    front::Head,
     question::{DNS, DnsHeader, MAX_TAIL, OPT, UDP},
 };
 use crate::{
-    headers::{EthernetAddresses, Ipv4Header, Ipv6Header},
-    packet::{ETHERNET, Packet, Part},
+    packet::{Packet, Part},
     sum::Sum,
     tables::Tables,
 };
@@ -45,7 +44,18 @@ pub struct Records {
     pub sum: Sum,
 }
 
-/// Writes an answer out of a map's value: `head`, and `bytes` behind it. A set that may be rotated begins at a random
+impl Records {
+    /// None.
+    pub const ZERO: Self = Self {
+        length: 0,
+        count: 0,
+        rcode: NOERROR,
+        authority: false,
+        sum: Sum::from_raw(0),
+    };
+}
+
+/// Writes an answer's records out of a map's value: `head`, and `bytes` behind it. [`finish`] has to follow. A set that may be rotated begins at a random
 /// record.
 ///
 /// # Errors
@@ -70,8 +80,8 @@ pub fn write<P: Packet, T: Tables, const N: usize>(
         sum: Sum::from_raw(head.sum),
     };
     let at = make_room(packet, scratch, &records)?;
-    packet.store_part(at, bytes, start, head.length as u32)?;
-    finish(packet, scratch, &records)
+    scratch.records = records;
+    packet.store_part(at, bytes, start, head.length as u32)
 }
 
 /// Gives the packet the answer's length. Returns where the records begin.
@@ -97,32 +107,10 @@ pub fn make_room<P: Packet>(
 ///
 /// # Errors
 /// [`Cause::HelperFailed`].
-#[inline(always)]
-pub fn finish<P: Packet>(
-    packet: &mut P,
-    scratch: &mut Scratch,
-    records: &Records,
-) -> Result<(), Cause> {
-    finish_message(packet, scratch, records)?;
-    finish_packet(packet, scratch, message_length(scratch, records))
-}
-
-/// What is written at once: each call of a helper takes as long as some tens of instructions.
-#[repr(C)]
-#[derive(Clone, Copy, NoUninit)]
-struct Head {
-    udp: UdpHeader,
-    dns: DnsHeader,
-}
-
-/// The message and the UDP header around it.
 #[inline(never)]
-fn finish_message<P: Packet>(
-    packet: &mut P,
-    scratch: &mut Scratch,
-    records: &Records,
-) -> Result<(), Cause> {
-    let message = message_length(scratch, records);
+pub fn finish<P: Packet>(packet: &mut P, scratch: &mut Scratch) -> Result<(), Cause> {
+    let message = message_length(scratch, &scratch.records);
+    let records = scratch.records;
     let mut behind = records.sum;
     let old_tail = if scratch.question.edns() {
         tail_sum(scratch)
@@ -133,15 +121,15 @@ fn finish_message<P: Packet>(
         question,
         headers,
         udp,
+        front,
         ..
     } = scratch;
-    let dns = headers.transport + UDP;
 
     // 1. The OPT record.
     if question.edns() {
         let opt = opt(question.offered, question.dnssec_ok);
         packet.store_part(
-            dns + DNS + question.length + records.length as u32,
+            headers.transport + UDP + DNS + question.length + records.length as u32,
             &opt,
             0,
             OPT,
@@ -152,7 +140,7 @@ fn finish_message<P: Packet>(
         behind = behind.shifted(); // at an odd offset bytes count the other way round
     }
 
-    // 2. The DNS header.
+    // 2. The headers, ports and addresses exchanged.
     let old = question.header;
     let count = records.count.to_be();
     let (answers, authorities) = if records.authority {
@@ -162,66 +150,28 @@ fn finish_message<P: Packet>(
     };
     let flags = (old.flags & COPIED_FLAGS.to_be()) | (ANSWER_FLAGS | records.rcode).to_be();
     let segment = behind.remove16(old.flags).add16(flags).add16(count);
-
-    // 3. The UDP header: ports exchanged, length; then its checksum.
     let length = ((UDP + message) as u16).to_be();
-    packet.store(
-        headers.transport,
-        &Head {
-            udp: UdpHeader {
-                source: udp.destination,
-                destination: udp.source,
-                length,
-                checksum: udp.checksum,
-            },
-            dns: DnsHeader {
-                flags,
-                answers,
-                authorities,
-                ..old
-            },
-        },
-    )?;
     let longer = Sum::default().remove16(udp.length).add16(length);
-    packet.update_checksum(
-        headers.transport + 6,
-        segment.add(longer),
-        Part::Segment,
-        true,
-    )?;
-    packet.update_checksum(headers.transport + 6, longer, Part::PseudoHeader, true)
-}
+    let checksum = headers.transport + 6;
+    let head = Head {
+        udp: UdpHeader {
+            source: udp.destination,
+            destination: udp.source,
+            length,
+            checksum: udp.checksum,
+        },
+        dns: DnsHeader {
+            flags,
+            answers,
+            authorities,
+            ..old
+        },
+    };
+    front.store(packet, headers, head)?;
 
-/// The headers around the UDP datagram: addresses exchanged, length, checksum.
-#[inline(never)]
-fn finish_packet<P: Packet>(packet: &mut P, scratch: &Scratch, message: u32) -> Result<(), Cause> {
-    let headers = &scratch.headers;
-    let length = (UDP + message) as u16;
-    if headers.v4 {
-        let mut ip: Ipv4Header = packet.load(ETHERNET).map_err(spoiled)?;
-        let old = ip.length;
-        ip.length = (20 + length).to_be();
-        ip.checksum = Sum::default()
-            .remove16(old)
-            .add16(ip.length)
-            .update(ip.checksum);
-        ip.source = headers.destination.words()[3];
-        ip.destination = headers.source.words()[3];
-        packet.store(ETHERNET, &ip)?;
-    } else {
-        let mut ip: Ipv6Header = packet.load(ETHERNET).map_err(spoiled)?;
-        ip.length = length.to_be();
-        ip.source = headers.destination.words();
-        ip.destination = headers.source.words();
-        packet.store(ETHERNET, &ip)?;
-    }
-    EthernetAddresses::exchange(packet).map_err(spoiled)
-}
-
-/// Whatever fails once the packet has changed.
-#[inline(always)]
-fn spoiled(_: Cause) -> Cause {
-    Cause::HelperFailed
+    // 3. The UDP checksum.
+    packet.update_checksum(checksum, segment.add(longer), Part::Segment, true)?;
+    packet.update_checksum(checksum, longer, Part::PseudoHeader, true)
 }
 
 #[inline(always)]

@@ -69,7 +69,18 @@ pub fn prove<T: Tables>(
     }
 }
 
-/// Writes a negative answer, with the SOA record (RFC 2308) whose names end in the question's own zone part.
+/// Whether a name is below a Service that is not in the map. There are no names below what is not there, so the name
+/// itself does not have to be looked up: most of the questions that a search list makes are of this kind.
+#[inline(always)]
+pub fn is_orphan<T: Tables>(tables: &T, config: &Config, scratch: &Scratch, labels: u16) -> bool {
+    let zone = config.zone.labels;
+    labels > zone + 3
+        && suffix(scratch, zone + 1) == config.services
+        && tables.name(&suffix(scratch, zone + 3)).is_none()
+}
+
+/// Writes a negative answer's SOA record (RFC 2308), whose names end in the question's own zone part.
+/// [`answer::finish`] has to follow.
 ///
 /// # Errors
 /// [`Cause::DnsNotInSync`] where the agent's knowledge is too old for a negative answer, and those of writing.
@@ -107,8 +118,8 @@ pub fn write<P: Packet, T: Tables>(
         sum,
     };
     let at = answer::make_room(packet, scratch, &records)?;
-    packet.store_part(at, &scratch.soa, 0, SOA_LENGTH as u32)?;
-    answer::finish(packet, scratch, &records)
+    scratch.records = records;
+    packet.store_part(at, &scratch.soa, 0, SOA_LENGTH as u32)
 }
 
 /// In long words; for an assignment the compiler would move byte after byte.

@@ -38,6 +38,18 @@ pub struct DnsHeader {
     pub additionals: u16,
 }
 
+impl DnsHeader {
+    /// All zero.
+    pub const ZERO: Self = Self {
+        id: 0,
+        flags: 0,
+        questions: 0,
+        answers: 0,
+        authorities: 0,
+        additionals: 0,
+    };
+}
+
 /// What matters of a plain question.
 #[derive(Clone, Copy, Debug)]
 pub struct Question {
@@ -74,14 +86,7 @@ const MAX_OPTIONS: u32 = 4;
 impl Question {
     /// All zero.
     pub const ZERO: Self = Self {
-        header: DnsHeader {
-            id: 0,
-            flags: 0,
-            questions: 0,
-            answers: 0,
-            authorities: 0,
-            additionals: 0,
-        },
+        header: DnsHeader::ZERO,
         qtype: 0,
         labels: 0,
         length: 0,

@@ -4,7 +4,7 @@ use bytemuck::{AnyBitPattern, NoUninit};
 use signpost_common::Cause;
 
 use crate::{
-    packet::{ETHERNET, Packet, Part},
+    packet::{ETHERNET, PAD, Packet, Part},
     sum::Sum,
 };
 
@@ -57,6 +57,12 @@ impl Packet for Frame {
     fn store<T: NoUninit>(&mut self, offset: u32, value: &T) -> Result<(), Cause> {
         self.slot(offset, size_of::<T>())?
             .copy_from_slice(bytemuck::bytes_of(value));
+        Ok(())
+    }
+
+    fn store_behind_pad<T: NoUninit>(&mut self, value: &T) -> Result<(), Cause> {
+        let bytes = &bytemuck::bytes_of(value)[PAD..];
+        self.slot(0, bytes.len())?.copy_from_slice(bytes);
         Ok(())
     }
 

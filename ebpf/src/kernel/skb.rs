@@ -15,7 +15,7 @@ use bytemuck::{AnyBitPattern, NoUninit};
 use signpost_common::Cause;
 
 use crate::{
-    packet::{Packet, Part},
+    packet::{PAD, Packet, Part},
     sum::Sum,
 };
 
@@ -136,6 +136,21 @@ impl Packet for Skb {
                 offset,
                 core::ptr::from_ref(value).cast(),
                 size_of::<T>() as u32,
+                0,
+            )
+        })
+    }
+
+    #[inline(always)]
+    fn store_behind_pad<T: NoUninit>(&mut self, value: &T) -> Result<(), Cause> {
+        const { assert!(PAD < size_of::<T>()) };
+        // SAFETY: the helper reads the rest of the value, all of it initialised.
+        done(unsafe {
+            bpf_skb_store_bytes(
+                self.0,
+                0,
+                core::ptr::from_ref(value).byte_add(PAD).cast(),
+                (size_of::<T>() - PAD) as u32,
                 0,
             )
         })

@@ -11,7 +11,7 @@ use signpost_common::dns::{NameValue, qtype};
 
 use crate::{
     machine::{Action, Done, Machine},
-    packets::{Family, Protocol, Segment, first, sent_back},
+    packets::{Family, Ip, Protocol, Segment, first, frame, sent_back},
     world::{World, remote},
 };
 
@@ -95,7 +95,14 @@ fn sent_back_message(done: &Done, question: &Segment) -> Vec<u8> {
     if udp[6..] == [0, 0] {
         answer = answer.checksum(0);
     }
-    done.goes_back_as(&sent_back(answer.frame()), &done.causes);
+    // A packet of its own, as a name server on Linux would send it.
+    let ip = Ip {
+        ttl: 64,
+        dont_fragment: true,
+        ..answer.ip_header()
+    };
+    let expected = frame(&ip.around(&answer.transport()));
+    done.goes_back_as(&sent_back(expected), &done.causes);
     message
 }
 
