@@ -33,6 +33,8 @@ causes! {
     Translated = "translated",
     /// A packet of a backend got the Service's address as its source again.
     Reversed = "reversed",
+    /// A packet left with this node's address as its source, as kube-proxy masquerades.
+    Masqueraded = "masqueraded",
     /// A later fragment followed its first one.
     FragmentTranslated = "fragment_translated",
     /// An ICMP error about a translated packet was translated with it.
@@ -53,6 +55,8 @@ causes! {
     PortRejected = "port_rejected",
     /// The address is in a Service range and belongs to no Service: the packet was dropped.
     AddressUnallocated = "address_unallocated",
+    /// The client is not in the Service's source ranges: the packet was dropped.
+    SourceRefused = "source_refused",
     /// A flow left a backend that no longer serves.
     BackendGone = "backend_gone",
     /// A flow left this node's DNS pod because it stopped saying that it is alive.
@@ -89,8 +93,10 @@ causes! {
     TooShort = "too_short",
     /// The slots changed twice under one packet; left to the stack.
     SlotsChanging = "slots_changing",
-    /// No free source port was found for a clashing flow; left to the stack.
+    /// No free source port was found: a clashing flow was left to the stack, a masqueraded one's packet dropped.
     PortsExhausted = "ports_exhausted",
+    /// The interface that a masqueraded packet leaves by has no address for it: the packet was dropped.
+    NoMasqueradeAddress = "no_masquerade_address",
     /// The flow could not be recorded; left to the stack.
     FlowNotRecorded = "flow_not_recorded",
     /// A socket of the host was connected to a backend.

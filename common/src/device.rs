@@ -6,6 +6,7 @@ use crate::Address;
 
 /// Value of the `devices` map (key: interface index as `u32` in host byte order): the addresses that masqueraded
 /// packets get when they leave by it, as `MASQUERADE` of netfilter would choose them. Unspecified where there is none.
+/// Interfaces without an element have that of [`DeviceValue::ANY`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, NoUninit, AnyBitPattern)]
 pub struct DeviceValue {
@@ -16,3 +17,8 @@ pub struct DeviceValue {
 }
 
 const _: () = assert!(size_of::<DeviceValue>() == 32);
+
+impl DeviceValue {
+    /// The key of what interfaces without an address of their own use. No interface has this index.
+    pub const ANY: u32 = 0;
+}

@@ -46,6 +46,8 @@ impl FlowKey {
     pub const FROM_WIRE: u8 = 2;
     /// The packet leaves the node by an uplink or a tunnel.
     pub const TO_WIRE: u8 = 3;
+    /// What tells the two directions at one interface apart.
+    pub const OTHER_WAY: u8 = 1;
 
     /// Writes a key. `ports` is the source and the destination port as they lie in memory.
     #[inline(always)]
@@ -139,8 +141,25 @@ impl FlowValue {
     /// A packet with data or a second packet was seen: the flow is more than one unanswered packet.
     pub const ESTABLISHED: u32 = 32;
     /// The packet gets the address of the interface that it leaves by as its source, and a port of ours
-    /// (kube-proxy's masquerade).
+    /// (kube-proxy's masquerade). Source address and port are zero until the first packet leaves.
     pub const MASQUERADE: u32 = 64;
+
+    /// Writes the key of the pair's other entry. `key` is this entry's own.
+    #[inline(always)]
+    pub fn write_opposite(&self, key: &FlowKey, to: &mut FlowKey) {
+        to.source = self.destination;
+        to.destination = self.source;
+        to.source_port = self.destination_port;
+        to.destination_port = self.source_port;
+        to.protocol = key.protocol;
+        // Both packets of a hairpin flow come from the pod.
+        to.direction = if self.flags & Self::HAIRPIN != 0 {
+            FlowKey::FROM_POD
+        } else {
+            key.direction ^ FlowKey::OTHER_WAY
+        };
+        to.pad = 0;
+    }
 }
 
 /// Key of the `fragments` map: what the fragments of a packet have in common (RFC 791 §3.2, RFC 8200 §4.5).

@@ -27,9 +27,9 @@ pub fn dns_pod_alive(tables: &impl Tables) -> Option<bool> {
     }
 }
 
-/// The set for a client in the cluster.
+/// The set for a client; `outside` for one whose packets come from another machine.
 #[inline(always)]
-pub fn set(tables: &impl Tables, frontend: &FrontendValue) -> Set {
+pub fn set(tables: &impl Tables, frontend: &FrontendValue, outside: bool) -> Set {
     let cluster = Set {
         first: 0,
         count: frontend.cluster,
@@ -40,8 +40,15 @@ pub fn set(tables: &impl Tables, frontend: &FrontendValue) -> Set {
         count: frontend.local,
         avoid_local: 0,
     };
-    let policy = FrontendValue::INTERNAL_LOCAL | FrontendValue::EXTERNAL;
-    if frontend.flags & policy == FrontendValue::INTERNAL_LOCAL {
+    if frontend.flags & FrontendValue::EXTERNAL != 0 {
+        // What a pod sends to its own node's external addresses must reach whom it would reach from further away.
+        return if outside && frontend.flags & FrontendValue::EXTERNAL_LOCAL != 0 {
+            local
+        } else {
+            cluster
+        };
+    }
+    if frontend.flags & FrontendValue::INTERNAL_LOCAL != 0 {
         return local;
     }
     if frontend.flags & FrontendValue::DNS == 0 {

@@ -2,7 +2,7 @@
 
 use signpost_common::{
     Cause,
-    flow::{FlowKey, FlowValue, FragmentKey, FragmentValue},
+    flow::{FlowValue, FragmentKey, FragmentValue},
 };
 
 use crate::{
@@ -15,14 +15,7 @@ use crate::{
 
 /// Remembers what the first fragment of a packet got, for those that follow.
 #[inline(never)]
-pub fn remember(tables: &impl Tables, headers: &Headers, flow: &FlowValue) {
-    // A hairpin's way back arrives from the pod as well, without being a flow towards a backend.
-    let from_pod = flow.flags & (FlowValue::FORWARD | FlowValue::HAIRPIN) != 0;
-    let direction = if from_pod {
-        FlowKey::FROM_POD
-    } else {
-        FlowKey::TO_POD
-    };
+pub fn remember(tables: &impl Tables, headers: &Headers, direction: u8, flow: &FlowValue) {
     let value = FragmentValue {
         source: flow.source,
         destination: flow.destination,

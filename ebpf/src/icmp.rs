@@ -5,10 +5,7 @@
 
 use core::mem::MaybeUninit;
 
-use signpost_common::{
-    Address, Cause,
-    flow::{FlowKey, FlowValue},
-};
+use signpost_common::{Address, Cause, flow::FlowValue};
 
 use crate::{
     flow,
@@ -34,34 +31,42 @@ pub const fn is_icmp(headers: &Headers) -> bool {
         }
 }
 
-/// An error that a pod sends about a packet it got from a Service address: it goes to the backend, about the packet
-/// that the backend sent. Where the pod is the backend itself, it goes back to it.
+/// An error that arrives about a packet which its sender got from us: from a client about a Service's packet, or about a
+/// packet with this node's address. It goes to the other end of the flow, about the packet that was sent there. Where a
+/// pod is that end itself, it goes back to it.
 ///
 /// # Errors
 /// [`Cause::IcmpUnknown`] where the quoted packet is of no flow, and those of reading.
 #[inline(always)]
-pub fn from_pod<P: Packet, T: Tables>(
+pub fn arriving<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     headers: &Headers,
+    direction: u8,
 ) -> Result<Verdict, Cause> {
-    from_pod_packed(packet, tables, headers).unpack()
+    arriving_packed(packet, tables, headers, direction).unpack()
 }
 
 #[inline(never)]
-fn from_pod_packed<P: Packet, T: Tables>(packet: &mut P, tables: &T, headers: &Headers) -> Packed {
-    Packed::new(from_pod_here(packet, tables, headers))
-}
-
-#[inline(always)]
-fn from_pod_here<P: Packet, T: Tables>(
+fn arriving_packed<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     headers: &Headers,
+    direction: u8,
+) -> Packed {
+    Packed::new(arriving_here(packet, tables, headers, direction))
+}
+
+#[inline(always)]
+fn arriving_here<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    headers: &Headers,
+    direction: u8,
 ) -> Result<Verdict, Cause> {
     let mut place = MaybeUninit::uninit();
     let quoted = Headers::empty(&mut place);
-    let (ports, flow) = read_quote(packet, tables, headers, FlowKey::FROM_POD, quoted)?;
+    let (ports, flow) = read_quote(packet, tables, headers, direction, quoted)?;
     if flow.flags & FlowValue::HAIRPIN == 0 {
         return translate(
             packet,
@@ -86,34 +91,44 @@ fn from_pod_here<P: Packet, T: Tables>(
     Ok(Verdict::SendBack(Cause::IcmpTranslated))
 }
 
-/// An error that comes to a pod about a packet that it sent to a Service: it is about the Service's address again, and
-/// comes from there where the backend itself sent it.
+/// An error that leaves about a packet which its receiver sent: it is about what the receiver knows again, such as the
+/// Service's address, and comes from there where the other end of the flow itself sent it.
 ///
 /// # Errors
-/// As [`from_pod`].
+/// As [`arriving`].
 #[inline(always)]
-pub fn to_pod<P: Packet, T: Tables>(
+pub fn leaving<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     headers: &Headers,
+    direction: u8,
 ) -> Result<Verdict, Cause> {
-    to_pod_packed(packet, tables, headers).unpack()
+    leaving_packed(packet, tables, headers, direction).unpack()
 }
 
 #[inline(never)]
-fn to_pod_packed<P: Packet, T: Tables>(packet: &mut P, tables: &T, headers: &Headers) -> Packed {
-    Packed::new(to_pod_here(packet, tables, headers))
-}
-
-#[inline(always)]
-fn to_pod_here<P: Packet, T: Tables>(
+fn leaving_packed<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     headers: &Headers,
+    direction: u8,
+) -> Packed {
+    Packed::new(leaving_here(packet, tables, headers, direction))
+}
+
+#[inline(always)]
+fn leaving_here<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    headers: &Headers,
+    direction: u8,
 ) -> Result<Verdict, Cause> {
     let mut place = MaybeUninit::uninit();
     let quoted = Headers::empty(&mut place);
-    let (ports, flow) = read_quote(packet, tables, headers, FlowKey::TO_POD, quoted)?;
+    let (ports, flow) = read_quote(packet, tables, headers, direction, quoted)?;
+    if flow.source_port.wire() == 0 {
+        return Err(Cause::IcmpUnknown); // masqueraded, but nothing of it has left yet
+    }
     let sender = if headers.source.same(&quoted.destination) {
         &flow.source
     } else {

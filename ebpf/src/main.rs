@@ -26,7 +26,7 @@ mod programs {
     pub(crate) fn from_pod(context: TcContext) -> i32 {
         let mut skb = Skb::new(context.as_ptr().cast());
         let verdict = signpost_ebpf::from_pod(&mut skb, &Maps);
-        act(&skb, verdict)
+        act(verdict, || skb.send_back())
     }
 
     /// tc egress of a pod's host-side interface.
@@ -34,7 +34,23 @@ mod programs {
     pub(crate) fn to_pod(context: TcContext) -> i32 {
         let mut skb = Skb::new(context.as_ptr().cast());
         let verdict = signpost_ebpf::to_pod(&mut skb, &Maps);
-        act(&skb, verdict)
+        act(verdict, || skb.send_back())
+    }
+
+    /// tc ingress of an uplink or a tunnel.
+    #[classifier]
+    pub(crate) fn from_wire(context: TcContext) -> i32 {
+        let mut skb = Skb::new(context.as_ptr().cast());
+        let verdict = signpost_ebpf::from_wire(&mut skb, &Maps);
+        act(verdict, || skb.send_out())
+    }
+
+    /// tc egress of an uplink or a tunnel.
+    #[classifier]
+    pub(crate) fn to_wire(context: TcContext) -> i32 {
+        let mut skb = Skb::new(context.as_ptr().cast());
+        let verdict = signpost_ebpf::to_wire(&mut skb, &Maps);
+        act(verdict, || skb.send_out())
     }
 
     /// A process connects a socket to an IPv4 address.
@@ -90,7 +106,7 @@ mod programs {
     }
 
     #[inline(always)]
-    fn act(skb: &Skb, verdict: Result<Verdict, Cause>) -> i32 {
+    fn act(verdict: Result<Verdict, Cause>, send_back: impl FnOnce() -> i32) -> i32 {
         match verdict {
             Ok(Verdict::Continue) => TC_ACT_UNSPEC,
             Ok(Verdict::Rewritten(cause)) => {
@@ -99,7 +115,7 @@ mod programs {
             }
             Ok(Verdict::SendBack(cause)) => {
                 Maps.count(cause);
-                skb.send_back()
+                send_back()
             }
             Ok(Verdict::Drop(cause)) => {
                 Maps.count(cause);

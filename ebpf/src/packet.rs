@@ -28,6 +28,12 @@ pub trait Packet {
     /// The Ethernet type, such as 0x0800.
     fn ethertype(&self) -> u16;
 
+    /// Index of the interface that the packet comes in by, or is to leave by.
+    fn device(&self) -> u32;
+
+    /// Whether the packet is for this machine, by its Ethernet address: others see it as well where a switch floods it.
+    fn is_for_host(&self) -> bool;
+
     /// Bytes of the whole packet, Ethernet header included.
     fn length(&self) -> u32;
 

@@ -2,16 +2,18 @@
 
 use signpost_common::{
     Address, Cause,
+    device::DeviceValue,
     dns::{Config, NameValue},
     flow::{FlowKey, FlowValue, FragmentKey, FragmentValue},
     name::NameKey,
     service::{
-        AffinityKey, AffinityValue, FrontendKey, FrontendValue, MemberKey, SlotKey, SlotValue,
+        AffinityKey, AffinityValue, FrontendKey, FrontendValue, MemberKey, RangeKey, SlotKey,
+        SlotValue,
     },
     socket::{SocketKey, SocketValue},
 };
 
-use crate::{dns::Scratch, flow::Work, packet::Packet};
+use crate::{dns::Scratch, packet::Packet, work::Work};
 
 /// Why an entry was not inserted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +38,17 @@ pub trait Tables {
     /// Flags of a member ([`signpost_common::service::MemberValue`]), 0 where there is none.
     fn member(&self, key: &MemberKey) -> u32;
 
+    /// Whether a longest match exists for a network of a service port, or of the cluster.
+    fn in_range(&self, key: &RangeKey) -> bool;
+
+    /// The addresses of masqueraded packets that leave by an interface.
+    fn device(&self, ifindex: u32) -> Option<DeviceValue>;
+
     /// Copies a flow to `to`, and marks it as used now, with flags added. `check` is [`FlowKey::check`] of the key.
     fn flow(&self, key: &FlowKey, check: u32, add_flags: u32, to: &mut FlowValue) -> bool;
+
+    /// Copies a flow to `to`, without marking it as used.
+    fn peek_flow(&self, key: &FlowKey, check: u32, to: &mut FlowValue) -> bool;
 
     /// Records a flow. Without `replace` an entry that exists stays.
     ///
@@ -50,11 +61,17 @@ pub trait Tables {
         replace: bool,
     ) -> Result<(), NotInserted>;
 
-    /// [`crate::flow::record`]; apart, so that the kernel verifies it once and not for each way that leads to it.
+    /// [`crate::record::record`]; apart, so that the kernel verifies it once and not for each way that leads to it.
     ///
     /// # Errors
-    /// As [`crate::flow::record`].
+    /// As [`crate::record::record`].
     fn record(&self, work: &mut Work) -> Result<(), Cause>;
+
+    /// [`crate::masquerade::complete`]; apart for the same reason.
+    ///
+    /// # Errors
+    /// As [`crate::masquerade::complete`].
+    fn masquerade(&self, work: &mut Work, device: u32) -> Result<(), Cause>;
 
     /// [`crate::dns::question::hash`] of the question in the scratch area; apart for the same reason.
     ///

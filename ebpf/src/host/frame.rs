@@ -8,7 +8,11 @@ use crate::{
     sum::Sum,
 };
 
-/// An Ethernet frame.
+/// Index and Ethernet address of the loopback interface: where the kernel's test runs have their packets.
+const LOOPBACK: u32 = 1;
+const HOST: [u8; 6] = [0; 6];
+
+/// An Ethernet frame, at the loopback interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame(pub Vec<u8>);
 
@@ -30,6 +34,14 @@ impl Packet for Frame {
     fn ethertype(&self) -> u16 {
         self.slice(12, 2)
             .map_or(0, |bytes| u16::from_be_bytes([bytes[0], bytes[1]]))
+    }
+
+    fn device(&self) -> u32 {
+        LOOPBACK
+    }
+
+    fn is_for_host(&self) -> bool {
+        self.slice(0, 6).is_ok_and(|to| to == HOST)
     }
 
     fn length(&self) -> u32 {

@@ -7,21 +7,24 @@ use std::{
 
 use signpost_common::{
     Address, Cause,
+    device::DeviceValue,
     dns::{AnswerHead, Config, LargeAnswer, NameValue, SmallAnswer},
     flow::{FlowKey, FlowValue, FragmentKey, FragmentValue},
     name::NameKey,
     service::{
         AddressValue, AffinityKey, AffinityValue, FrontendKey, FrontendValue, MemberKey,
-        MemberValue, SlotKey, SlotValue,
+        MemberValue, RangeKey, SlotKey, SlotValue,
     },
     socket::{SocketKey, SocketValue},
 };
 
 use crate::{
     dns::{self, Scratch, question},
-    flow::{self, Work},
+    masquerade,
     packet::Packet,
+    record,
     tables::{NotInserted, Tables},
+    work::Work,
 };
 
 /// Every table, and the clocks as they stand.
@@ -43,6 +46,10 @@ pub struct Memory {
     pub affinity: RefCell<HashMap<AffinityKey, AffinityValue>>,
     /// Sockets of the host.
     pub sockets: RefCell<HashMap<SocketKey, SocketValue>>,
+    /// Networks of service ports and of the cluster.
+    pub source_ranges: HashMap<RangeKey, u32>,
+    /// Interfaces.
+    pub devices: HashMap<u32, DeviceValue>,
     /// Names.
     pub names: HashMap<NameKey, NameValue>,
     /// Small answers.
@@ -116,6 +123,35 @@ impl Tables for Memory {
         self.members.get(key).map_or(0, |value| value.flags)
     }
 
+    fn in_range(&self, key: &RangeKey) -> bool {
+        self.source_ranges.keys().any(|range| {
+            let shift = RangeKey::ALL_BITS - range.bits;
+            let first = |key: &RangeKey| {
+                u128::from_be_bytes(key.address.octets())
+                    .checked_shr(shift)
+                    .unwrap_or(0)
+            };
+            range.service == key.service && first(range) == first(key)
+        })
+    }
+
+    fn device(&self, ifindex: u32) -> Option<DeviceValue> {
+        let found = self.devices.get(&ifindex);
+        found
+            .or_else(|| self.devices.get(&DeviceValue::ANY))
+            .copied()
+    }
+
+    fn peek_flow(&self, key: &FlowKey, check: u32, to: &mut FlowValue) -> bool {
+        match self.flows.borrow().get(key) {
+            Some(found) if found.check == check => {
+                *to = *found;
+                true
+            }
+            _ => false,
+        }
+    }
+
     fn flow(&self, key: &FlowKey, check: u32, add_flags: u32, to: &mut FlowValue) -> bool {
         match self.flows.borrow_mut().get_mut(key) {
             Some(found) if found.check == check => {
@@ -143,7 +179,11 @@ impl Tables for Memory {
     }
 
     fn record(&self, work: &mut Work) -> Result<(), Cause> {
-        flow::record(self, work)
+        record::record(self, work)
+    }
+
+    fn masquerade(&self, work: &mut Work, device: u32) -> Result<(), Cause> {
+        masquerade::complete(self, work, device)
     }
 
     fn hash(&self, scratch: &mut Scratch) -> Result<NameKey, Cause> {

@@ -6,27 +6,30 @@ use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST},
     helpers::{bpf_get_prandom_u32, bpf_jiffies64, bpf_ktime_get_ns},
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie},
 };
 use signpost_common::{
     Address, Cause,
+    device::DeviceValue,
     dns::{AnswerHead, Clock, Config, LargeAnswer, NameValue, SmallAnswer},
     flow::{FlowKey, FlowValue, FragmentKey, FragmentValue},
     layout::size,
     name::NameKey,
     service::{
         AddressValue, AffinityKey, AffinityValue, FrontendKey, FrontendValue, MemberKey,
-        MemberValue, ServiceValue, SlotKey, SlotValue,
+        MemberValue, RangeKey, ServiceValue, SlotKey, SlotValue,
     },
     socket::{SocketKey, SocketValue},
 };
 
 use crate::{
     dns::{Scratch, answer, question},
-    flow::{self, Work},
     kernel::copied,
+    masquerade,
     packet::Packet,
+    record,
     tables::{NotInserted, Tables},
+    work::Work,
 };
 
 /// How old `last_seen` may get before it is written again.
@@ -57,6 +60,12 @@ static AFFINITY: LruHashMap<AffinityKey, AffinityValue> =
     LruHashMap::with_max_entries(size::AFFINITY, 0);
 #[map(name = "sockets")]
 static SOCKETS: LruHashMap<SocketKey, SocketValue> = LruHashMap::with_max_entries(size::SOCKETS, 0);
+#[map(name = "source_ranges")]
+static SOURCE_RANGES: LpmTrie<[u32; 5], u32> =
+    LpmTrie::with_max_entries(size::SOURCE_RANGES, BPF_F_NO_PREALLOC);
+#[map(name = "devices")]
+static DEVICES: HashMap<u32, DeviceValue> =
+    HashMap::with_max_entries(size::DEVICES, BPF_F_NO_PREALLOC);
 #[map(name = "names")]
 static NAMES: HashMap<NameKey, NameValue> =
     HashMap::with_max_entries(size::NAMES, BPF_F_NO_PREALLOC);
@@ -132,6 +141,34 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn in_range(&self, key: &RangeKey) -> bool {
+        // SAFETY: the types have the same bytes: the number of bits, then what they count in.
+        let key = unsafe { &*core::ptr::from_ref(key).cast::<lpm_trie::Key<[u32; 5]>>() };
+        SOURCE_RANGES.get(key).is_some()
+    }
+
+    #[inline(always)]
+    fn device(&self, ifindex: u32) -> Option<DeviceValue> {
+        let found = DEVICES
+            .get_ptr(ifindex)
+            .or_else(|| DEVICES.get_ptr(DeviceValue::ANY))?;
+        // SAFETY: copied at once. Nothing is mixed up in an element that is reused: an address is one of this node's.
+        Some(unsafe { copied(found) })
+    }
+
+    #[inline(always)]
+    fn peek_flow(&self, key: &FlowKey, check: u32, to: &mut FlowValue) -> bool {
+        let Some(found) = FLOWS.get_ptr(key) else {
+            return false;
+        };
+        // SAFETY: the pointer stays readable while the program runs; the check tells whose value it is.
+        unsafe {
+            *to = copied(found);
+            read_volatile(addr_of!((*found).check)) == check
+        }
+    }
+
+    #[inline(always)]
     fn flow(&self, key: &FlowKey, check: u32, add_flags: u32, to: &mut FlowValue) -> bool {
         let Some(found) = FLOWS.get_ptr_mut(key) else {
             return false;
@@ -171,6 +208,11 @@ impl Tables for Maps {
     #[inline(always)]
     fn record(&self, _work: &mut Work) -> Result<(), Cause> {
         result(record_flow())
+    }
+
+    #[inline(always)]
+    fn masquerade(&self, _work: &mut Work, device: u32) -> Result<(), Cause> {
+        result(masquerade_flow(device))
     }
 
     #[inline(always)]
@@ -337,7 +379,17 @@ const SUCCESS: u32 = 0;
 #[inline(never)]
 extern "C" fn record_flow() -> u32 {
     code(match Maps.work() {
-        Some(work) => flow::record(&Maps, work),
+        Some(work) => record::record(&Maps, work),
+        None => Err(Cause::NotConfigured),
+    })
+}
+
+/// A function of its own for the verifier: see [`Tables::masquerade`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn masquerade_flow(device: u32) -> u32 {
+    code(match Maps.work() {
+        Some(work) => masquerade::complete(&Maps, work, device),
         None => Err(Cause::NotConfigured),
     })
 }

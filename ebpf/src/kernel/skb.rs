@@ -7,8 +7,8 @@ use aya_ebpf::{
         __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
     },
     helpers::{
-        bpf_l4_csum_replace, bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail,
-        bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_store_bytes,
+        bpf_l4_csum_replace, bpf_redirect, bpf_redirect_peer, bpf_skb_adjust_room,
+        bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_store_bytes,
     },
 };
 use bytemuck::{AnyBitPattern, NoUninit};
@@ -68,6 +68,13 @@ impl Skb {
             bpf_redirect_peer((*self.0).ifindex, 0) as i32
         }
     }
+
+    /// Sends the packet out by the interface at which it arrived. Returns the program's verdict.
+    #[inline(always)]
+    pub fn send_out(&self) -> i32 {
+        // SAFETY: the context is valid while the program runs.
+        unsafe { bpf_redirect((*self.0).ifindex, 0) as i32 }
+    }
 }
 
 impl Packet for Skb {
@@ -75,6 +82,18 @@ impl Packet for Skb {
     fn ethertype(&self) -> u16 {
         // SAFETY: the context is valid while the program runs.
         u16::from_be(unsafe { (*self.0).protocol } as u16)
+    }
+
+    #[inline(always)]
+    fn device(&self) -> u32 {
+        // SAFETY: the context is valid while the program runs.
+        unsafe { (*self.0).ifindex }
+    }
+
+    #[inline(always)]
+    fn is_for_host(&self) -> bool {
+        // SAFETY: the context is valid while the program runs.
+        unsafe { (*self.0).pkt_type == PACKET_HOST }
     }
 
     #[inline(always)]

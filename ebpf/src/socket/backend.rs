@@ -211,7 +211,7 @@ fn choose(
 /// What becomes of them where it is empty.
 #[inline(always)]
 fn set_of(tables: &impl Tables, frontend: &FrontendValue, random: u32) -> Result<Set, Cause> {
-    let set = choose::set(tables, frontend);
+    let set = choose::set(tables, frontend, false);
     if set.count == 0 {
         let any = frontend.flags & FrontendValue::ANY_ENDPOINTS != 0;
         return Err(if any {

@@ -22,7 +22,7 @@ const FULL: u64 = 180 << 20;
 #[ignore = "needs root: cargo xtask test"]
 fn the_verifier_has_half_of_its_limit_left() {
     let mut kernel = kernel();
-    for program in [Program::FromPod, Program::ToPod] {
+    for program in Program::ALL {
         let instructions = kernel.verified_instructions(program);
         println!("{program:?}: {instructions} verified instructions");
         assert!(instructions > 0 && instructions <= VERIFIED, "{program:?}");
@@ -56,6 +56,9 @@ fn the_maps_have_the_sizes_of_the_layout() {
         (layout::map::SERVICES, layout::size::SERVICES),
         (layout::map::FLOWS, layout::size::FLOWS),
         (layout::map::FRAGMENTS, layout::size::FRAGMENTS),
+        (layout::map::AFFINITY, layout::size::AFFINITY),
+        (layout::map::SOURCE_RANGES, layout::size::SOURCE_RANGES),
+        (layout::map::DEVICES, layout::size::DEVICES),
         (layout::map::NAMES, layout::size::NAMES),
         (layout::map::NAME_TEXTS, layout::size::NAMES),
         (layout::map::ANSWERS_SMALL, layout::size::ANSWERS_SMALL),
@@ -120,9 +123,11 @@ fn memory(map: &MapData) -> u64 {
 
 fn data(map: &Map) -> &MapData {
     match map {
-        Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) | Map::PerCpuArray(data) => {
-            data
-        }
+        Map::Array(data)
+        | Map::HashMap(data)
+        | Map::LpmTrie(data)
+        | Map::LruHashMap(data)
+        | Map::PerCpuArray(data) => data,
         other => panic!("no such kind of map was planned: {other:?}"),
     }
 }

@@ -16,11 +16,17 @@ use signpost_ebpf::{
 use crate::{packets::Family, world::World};
 pub(crate) use kernel::{Kernel, kernel};
 
-/// The two programs.
+/// The programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Program {
     FromPod,
     ToPod,
+    FromWire,
+    ToWire,
+}
+
+impl Program {
+    pub(crate) const ALL: [Self; 4] = [Self::FromPod, Self::ToPod, Self::FromWire, Self::ToWire];
 }
 
 /// What a program did with a packet.
@@ -96,6 +102,30 @@ impl Machine {
     pub(crate) fn forget_flows(&mut self) {
         self.world.flows.borrow_mut().clear();
         self.world.fragments.borrow_mut().clear();
+        self.world.affinity.borrow_mut().clear();
+        if let Some(kernel) = &mut self.kernel {
+            kernel.fill_flows(&self.world);
+        }
+    }
+
+    /// Lets so many nanoseconds pass for clients that stay with their backends.
+    pub(crate) fn age_affinity(&mut self, nanoseconds: u64) {
+        let mut affinity = match &mut self.kernel {
+            Some(kernel) => kernel.affinity(),
+            None => self.world.affinity.borrow().clone(),
+        };
+        for value in affinity.values_mut() {
+            value.last_used -= nanoseconds;
+        }
+        *self.world.affinity.borrow_mut() = affinity;
+        if let Some(kernel) = &mut self.kernel {
+            kernel.fill_affinity(&self.world);
+        }
+    }
+
+    /// Replaces the flows that are recorded.
+    pub(crate) fn set_flows(&mut self, flows: impl IntoIterator<Item = (FlowKey, FlowValue)>) {
+        *self.world.flows.borrow_mut() = flows.into_iter().collect();
         if let Some(kernel) = &mut self.kernel {
             kernel.fill_flows(&self.world);
         }
@@ -122,6 +152,16 @@ impl Machine {
         self.run(Program::ToPod, packet)
     }
 
+    /// Runs `from_wire`.
+    pub(crate) fn wire_brings(&mut self, packet: &[u8]) -> Done {
+        self.run(Program::FromWire, packet)
+    }
+
+    /// Runs `to_wire`.
+    pub(crate) fn wire_takes(&mut self, packet: &[u8]) -> Done {
+        self.run(Program::ToWire, packet)
+    }
+
     pub(crate) fn run(&mut self, program: Program, packet: &[u8]) -> Done {
         match &mut self.kernel {
             Some(kernel) => kernel.run(program, packet),
@@ -140,6 +180,8 @@ fn on_host(tables: &Memory, program: Program, packet: &[u8]) -> Done {
     let verdict = match program {
         Program::FromPod => signpost_ebpf::from_pod(&mut frame, tables),
         Program::ToPod => signpost_ebpf::to_pod(&mut frame, tables),
+        Program::FromWire => signpost_ebpf::from_wire(&mut frame, tables),
+        Program::ToWire => signpost_ebpf::to_wire(&mut frame, tables),
     };
     let (action, cause) = match verdict {
         Ok(Verdict::Continue) => (Action::Continue, None),

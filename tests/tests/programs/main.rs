@@ -14,5 +14,7 @@ mod sockets;
 mod times;
 mod translation;
 mod untouched;
+mod ways_in;
+mod wire;
 mod world;
 mod zone;

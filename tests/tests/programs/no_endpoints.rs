@@ -24,7 +24,7 @@ fn service(family: Family) -> SocketAddr {
 }
 
 /// The error about a packet, as the program words it.
-fn unreachable(segment: &Segment) -> Vec<u8> {
+pub(crate) fn unreachable(segment: &Segment) -> Vec<u8> {
     let about = segment.ip_header();
     let (protocol, service, header) = match about.from.is_ipv4() {
         true => (etherparse::IpNumber::ICMP, 0xc0, 20),

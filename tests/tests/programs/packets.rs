@@ -16,9 +16,10 @@ use pcap_file::pcap::{PcapPacket, PcapWriter};
 use crate::machine::{Action, Done};
 use signpost_common::Cause;
 
-/// Ethernet addresses: the pod's end of its interface, and the host's.
+/// Ethernet addresses: the pod's end of its interface or a machine on the wire, and the host's, which is that of the
+/// interface that the kernel's test runs have their packets at.
 const POD: [u8; 6] = [2, 0, 0, 0, 0, 1];
-const HOST: [u8; 6] = [2, 0, 0, 0, 0, 2];
+const HOST: [u8; 6] = [0; 6];
 
 /// A protocol with ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +58,24 @@ impl Family {
     /// A Service's address.
     pub(crate) fn service(self, number: u8) -> IpAddr {
         self.address([10, 96, 0, number], [0xfd96, 0])
+    }
+
+    /// An address of this node.
+    pub(crate) fn node(self, number: u8) -> IpAddr {
+        self.address([192, 168, 50, number], [0xfd50, 0])
+    }
+
+    /// A machine outside the cluster.
+    pub(crate) fn outside(self, number: u8) -> IpAddr {
+        self.address([198, 51, 100, number], [0x2001, 0xdb9])
+    }
+
+    /// No address.
+    pub(crate) fn unspecified(self) -> IpAddr {
+        match self {
+            Self::V4 => Ipv4Addr::UNSPECIFIED.into(),
+            Self::V6 => Ipv6Addr::UNSPECIFIED.into(),
+        }
     }
 
     /// A router between two nodes.

@@ -7,15 +7,17 @@ use std::{
 
 use signpost_common::{
     Address, Port,
+    device::DeviceValue,
     dns::{AnswerHead, Config, LargeAnswer, NameValue, SmallAnswer, qtype},
     name::{HashKeys, NameKey, hash},
     service::{
-        AddressValue, FrontendKey, FrontendValue, MemberKey, MemberValue, SlotKey, SlotValue,
+        AddressValue, FrontendKey, FrontendValue, MemberKey, MemberValue, RangeKey, SlotKey,
+        SlotValue,
     },
 };
 use signpost_ebpf::host::Memory;
 
-use crate::packets::Protocol;
+use crate::packets::{Family, Protocol};
 
 /// A second in nanoseconds.
 pub(crate) const SECOND: u64 = 1_000_000_000;
@@ -150,6 +152,47 @@ impl World {
             flags: if backend.local { SlotValue::LOCAL } else { 0 },
         };
         self.slots.insert(key, value);
+    }
+
+    /// A NodePort of a family, for clients everywhere. Returns where [`World::frontend`] and [`World::backends`] find it.
+    pub(crate) fn node_port(
+        &mut self,
+        protocol: Protocol,
+        family: Family,
+        port: u16,
+        backends: &[Backend],
+    ) -> SocketAddr {
+        let unspecified = SocketAddr::new(family.unspecified(), port);
+        self.service(protocol, unspecified, backends);
+        self.addresses.remove(&unspecified.ip().into());
+        self.frontend(protocol, unspecified).flags |= FrontendValue::EXTERNAL;
+        unspecified
+    }
+
+    /// What an address is, beside what it is already.
+    pub(crate) fn address(&mut self, address: IpAddr, flags: u32) {
+        self.addresses.entry(address.into()).or_default().flags |= flags;
+    }
+
+    /// A network of a service port, or of the cluster.
+    pub(crate) fn range(&mut self, service: u32, network: IpAddr, bits: u32) {
+        let address = Address::from(network);
+        let mapped = if network.is_ipv4() { 96 } else { 0 };
+        let key = RangeKey {
+            bits: 32 + mapped + bits,
+            service,
+            address,
+        };
+        self.source_ranges.insert(key, 1);
+    }
+
+    /// The addresses that masqueraded packets get.
+    pub(crate) fn masquerades_as(&mut self, v4: IpAddr, v6: IpAddr) {
+        let device = DeviceValue {
+            v4: v4.into(),
+            v6: v6.into(),
+        };
+        self.devices.insert(DeviceValue::ANY, device);
     }
 
     /// The value of a frontend.

@@ -92,20 +92,9 @@ pub(super) fn sweep(tables: &mut KernelTables, now: u64) -> io::Result<Left> {
 
 /// The key of the pair's other entry.
 fn opposite(key: &FlowKey, value: &FlowValue) -> FlowKey {
-    let to_pod = value.flags & (FlowValue::FORWARD | FlowValue::HAIRPIN) == FlowValue::FORWARD;
-    FlowKey {
-        source: value.destination,
-        destination: value.source,
-        source_port: value.destination_port,
-        destination_port: value.source_port,
-        protocol: key.protocol,
-        direction: if to_pod {
-            FlowKey::TO_POD
-        } else {
-            FlowKey::FROM_POD
-        },
-        pad: 0,
-    }
+    let mut opposite = FlowKey::ZERO;
+    value.write_opposite(key, &mut opposite);
+    opposite
 }
 
 /// A pair expires together: the side that was used last keeps both. An entry whose other one is gone, or belongs to
@@ -262,5 +251,24 @@ mod tests {
     fn both_entries_of_a_hairpin_flow_are_from_the_pod() {
         let [(key, value), _] = pair(TCP, [0, 0], [FlowValue::HAIRPIN, 0]);
         assert_eq!(opposite(&key, &value).direction, FlowKey::FROM_POD);
+    }
+
+    #[test]
+    fn both_entries_of_a_flow_are_at_one_interface() {
+        for (one, other) in [
+            (FlowKey::FROM_POD, FlowKey::TO_POD),
+            (FlowKey::FROM_WIRE, FlowKey::TO_WIRE),
+        ] {
+            let [(key, value), (_, back)] = pair(TCP, [0, 0], [0, 0]);
+            for (one, other) in [(one, other), (other, one)] {
+                let key = FlowKey {
+                    direction: one,
+                    ..key
+                };
+                let opposite_key = opposite(&key, &value);
+                assert_eq!(opposite_key.direction, other);
+                assert_eq!(opposite(&opposite_key, &back), key);
+            }
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, hash::Hash, io, os::fd::OwnedFd};
 use bytemuck::{AnyBitPattern, NoUninit};
 use signpost_common::{
     Address,
+    device::DeviceValue,
     dns::{Clock, Config, LargeAnswer, NameValue, SmallAnswer},
     flow::{FlowKey, FlowValue, FragmentKey, FragmentValue},
     layout::{map, size},
@@ -95,6 +96,8 @@ tables! {
     Affinities: map::AFFINITY, AffinityKey => AffinityValue, size::AFFINITY, LruHash, 0;
     /// Sockets of the host.
     Sockets: map::SOCKETS, SocketKey => SocketValue, size::SOCKETS, LruHash, 0;
+    /// Addresses of interfaces for masqueraded packets.
+    Devices: map::DEVICES, u32 => DeviceValue, size::DEVICES, Hash, NO_PREALLOC;
     /// What exists at a name.
     Names: map::NAMES, NameKey => NameValue, size::NAMES, Hash, NO_PREALLOC;
     /// Names in wire form.

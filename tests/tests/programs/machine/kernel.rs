@@ -10,7 +10,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader, Pod,
-    maps::{Array, HashMap, MapData, PerCpuArray},
+    maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, lpm_trie::Key},
     programs::{SchedClassifier, TestRun as _, TestRunOptions},
 };
 use signpost::dataplane::ebpf::{pins, program::OBJECT, tables};
@@ -20,6 +20,7 @@ use signpost_common::{
     flow::{FlowKey, FlowValue},
     layout::{map, program},
     name::{HashKeys, NameKey},
+    service::{AffinityKey, AffinityValue},
 };
 use signpost_ebpf::host::Memory;
 
@@ -63,7 +64,7 @@ impl Kernel {
         let mut object = loader
             .load(OBJECT)
             .expect("the object loads; this needs root");
-        for program in [Program::FromPod, Program::ToPod] {
+        for program in Program::ALL {
             classifier(&mut object, program)
                 .load()
                 .expect("the kernel accepts the program");
@@ -145,6 +146,8 @@ impl Kernel {
         self.replace(map::FRONTENDS, &tables.frontends);
         self.replace(map::SLOTS, &tables.slots);
         self.replace(map::MEMBERS, &tables.members);
+        self.replace(map::DEVICES, &tables.devices);
+        self.replace_ranges(tables);
         self.replace(map::NAMES, &tables.names);
         self.replace(map::ANSWERS_SMALL, &tables.answers_small);
         self.replace(map::ANSWERS_LARGE, &tables.answers_large);
@@ -174,6 +177,37 @@ impl Kernel {
     pub(crate) fn fill_flows(&mut self, tables: &Memory) {
         self.replace(map::FLOWS, &tables.flows.borrow());
         self.replace(map::FRAGMENTS, &tables.fragments.borrow());
+        self.fill_affinity(tables);
+    }
+
+    /// Writes what the programs write of clients that stay with their backends.
+    pub(crate) fn fill_affinity(&mut self, tables: &Memory) {
+        self.replace(map::AFFINITY, &tables.affinity.borrow());
+    }
+
+    /// The clients that stay with their backends.
+    pub(crate) fn affinity(&mut self) -> Wanted<AffinityKey, AffinityValue> {
+        self.hash(map::AFFINITY)
+            .iter()
+            .map(|entry| entry.expect("a client"))
+            .collect()
+    }
+
+    fn replace_ranges(&mut self, tables: &Memory) {
+        let map = self
+            .object
+            .map_mut(map::SOURCE_RANGES)
+            .expect("a map of that name");
+        let mut trie: LpmTrie<_, [u32; 5], u32> = LpmTrie::try_from(map).expect("a trie");
+        let old: Vec<_> = trie.keys().filter_map(Result::ok).collect();
+        for key in old {
+            trie.remove(&key).expect("an element is removed");
+        }
+        for (range, value) in &tables.source_ranges {
+            let [a, b, c, d] = range.address.words();
+            let key = Key::new(range.bits, [range.service, a, b, c, d]);
+            trie.insert(&key, value, 0).expect("an element is written");
+        }
     }
 
     /// The flows that are recorded.
@@ -211,6 +245,8 @@ fn classifier(object: &mut Ebpf, program: Program) -> &mut SchedClassifier {
     let name = match program {
         Program::FromPod => program::FROM_POD,
         Program::ToPod => program::TO_POD,
+        Program::FromWire => program::FROM_WIRE,
+        Program::ToWire => program::TO_WIRE,
     };
     object
         .program_mut(name)
