@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    http::{StatusCode, header},
+    http::{HeaderName, StatusCode, header},
     response::IntoResponse,
-    routing::get,
+    routing::{any, get},
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -14,27 +14,32 @@ use tokio_util::sync::CancellationToken;
 pub mod health;
 pub mod kernel;
 pub mod metrics;
+pub mod proxy_health;
+mod proxy_metrics;
+pub mod service_health;
 
 pub use health::{Guard, Health};
 pub use metrics::Metrics;
+pub use proxy_health::ProxyHealth;
+pub use service_health::ServiceHealth;
 
-/// Routes for probes. `/healthz` and `/livez` answer 200 while the agent's loop turns, else 503; `/readyz` answers
-/// 200 once nothing is pending, else 503 with one line for each thing that is.
-pub fn health_routes(health: Arc<Health>) -> Router {
-    let alive = {
+/// Routes for probes. `/healthz` and `/livez` are kube-proxy's ([`ProxyHealth`]); `/readyz` answers 200 once nothing is
+/// pending, else 503 with one line for each thing that is.
+pub fn health_routes(health: Arc<Health>, metrics: Arc<Metrics>) -> Router {
+    let healthz = {
+        let (health, metrics) = (Arc::clone(&health), Arc::clone(&metrics));
+        move || {
+            let (code, body) = health.proxy().healthz();
+            metrics.proxy().healthz(code.as_u16());
+            async move { proxy_health::json(code, body) }
+        }
+    };
+    let livez = {
         let health = Arc::clone(&health);
         move || {
-            let alive = health.is_alive();
-            async move {
-                if alive {
-                    (StatusCode::OK, "ok\n")
-                } else {
-                    (
-                        StatusCode::SERVICE_UNAVAILABLE,
-                        "the agent's loop hangs; see its log\n",
-                    )
-                }
-            }
+            let (code, body) = health.proxy().livez();
+            metrics.proxy().livez(code.as_u16());
+            async move { proxy_health::json(code, body) }
         }
     };
     let ready = move || {
@@ -49,9 +54,35 @@ pub fn health_routes(health: Arc<Health>) -> Router {
         }
     };
     Router::new()
-        .route("/healthz", get(alive.clone()))
-        .route("/livez", get(alive))
+        .route("/healthz", any(healthz))
+        .route("/livez", any(livez))
         .route("/readyz", get(ready))
+}
+
+/// What an agent says of how it works, at kube-proxy's places.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// How the data path is made: `/proxyMode`.
+    pub mode: &'static str,
+    /// The configuration in effect: `/configz`.
+    pub config: serde_json::Value,
+}
+
+/// Routes that say how the agent works.
+pub fn about_routes(about: About) -> Router {
+    let About { mode, config } = about;
+    let nosniff = (HeaderName::from_static("x-content-type-options"), "nosniff");
+    let text = (header::CONTENT_TYPE, "text/plain; charset=utf-8");
+    let config = config.to_string();
+    Router::new()
+        .route(
+            "/proxyMode",
+            get(move || async move { ([text, nosniff], mode) }),
+        )
+        .route(
+            "/configz",
+            get(move || async move { proxy_health::json(StatusCode::OK, config) }),
+        )
 }
 
 /// The route for Prometheus: `/metrics`, in the OpenMetrics text format that it prefers.
@@ -111,23 +142,63 @@ mod tests {
         answer
     }
 
+    fn routes(health: &Arc<Health>) -> Router {
+        health_routes(Arc::clone(health), Arc::new(Metrics::new(None)))
+    }
+
+    #[tokio::test]
+    async fn probes_are_counted_by_their_code() {
+        let health = Arc::new(Health::default());
+        let metrics = Arc::new(Metrics::new(None));
+        health.set_node_eligible(false);
+        let routes = || health_routes(Arc::clone(&health), Arc::clone(&metrics));
+        let answer = get_from(routes(), "/healthz").await;
+        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+        assert!(
+            answer.contains("x-content-type-options: nosniff"),
+            "{answer}"
+        );
+        let answer = get_from(routes(), "/livez").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let text = metrics.text().unwrap();
+        for line in [
+            "kubeproxy_proxy_healthz_total{code=\"503\"} 1",
+            "kubeproxy_proxy_livez_total{code=\"200\"} 1",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn mode_and_configuration_are_told() {
+        let about = About {
+            mode: "bpf",
+            config: serde_json::json!({"signpost": {"a": 1}}),
+        };
+        let answer = get_from(about_routes(about.clone()), "/proxyMode").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.ends_with("\r\n\r\nbpf"), "{answer}");
+        let answer = get_from(about_routes(about), "/configz").await;
+        assert!(answer.ends_with("{\"signpost\":{\"a\":1}}"), "{answer}");
+    }
+
     #[tokio::test]
     async fn an_agent_is_ready_when_nothing_is_pending() {
         let health = Arc::new(Health::default());
         let services = health.guard("the list of Services");
         let attach = health.guard("programs on the pods' interfaces");
-        let answer = get_from(health_routes(Arc::clone(&health)), "/readyz").await;
+        let answer = get_from(routes(&health), "/readyz").await;
         assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
         assert!(answer.contains("pending: the list of Services\n"));
         services.done();
         attach.done();
-        let answer = get_from(health_routes(health), "/readyz").await;
+        let answer = get_from(routes(&health), "/readyz").await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
 
     #[tokio::test]
     async fn an_agent_that_starts_is_alive() {
-        let answer = get_from(health_routes(Arc::default()), "/healthz").await;
+        let answer = get_from(routes(&Arc::default()), "/healthz").await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
 

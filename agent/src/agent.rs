@@ -19,10 +19,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     addresses::LocalAddresses,
-    admin::{Guard, Health, Metrics},
+    admin::{Guard, Health, Metrics, ServiceHealth},
     dataplane::{Dataplane, Refusal, Update},
     interfaces::{Interface, InterfaceEvent},
-    model::{Event, Kind},
+    model::{Event, Family, Kind},
     registry::Registry,
     zone::ZoneConfig,
 };
@@ -96,6 +96,10 @@ pub struct Agent<D> {
     guards: Guards,
     report: Report,
     publish: Box<dyn Publish>,
+    /// The Node object was there.
+    known_node: bool,
+    /// When the agent started, in milliseconds since 1970.
+    started: i64,
     ticks: u64,
 }
 
@@ -109,6 +113,9 @@ pub trait Publish: Send + std::fmt::Debug {
 
     /// The zone's configuration, before the first names and whenever it changes.
     fn zone(&mut self, config: &ZoneConfig);
+
+    /// What the health checks of load balancers say.
+    fn service_health(&mut self, service_health: ServiceHealth);
 
     /// The report, whenever it changed; at most once a tick.
     fn report(&mut self, report: &Report);
@@ -132,7 +139,7 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
         publish: Box<dyn Publish>,
     ) -> Self {
         let guards = Guards {
-            lists: Kind::ALL
+            lists: Kind::NEEDED
                 .into_iter()
                 .map(|kind| (kind, health.guard(format!("first list of kind {kind}"))))
                 .collect(),
@@ -154,6 +161,8 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
             guards,
             report,
             publish,
+            known_node: false,
+            started: milliseconds(),
             ticks: 0,
         }
     }
@@ -205,6 +214,15 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
         let event = self.desired.admit(event);
         self.metrics.event(&event);
         self.publish.event(&event);
+        let kind = match &event {
+            Event::Apply(object, _) => Some(object.kind()),
+            Event::Delete(kind, _) => Some(*kind),
+            Event::Begin(_) | Event::End(_) | Event::Problems { .. } => None,
+        };
+        if let Some(kind) = kind {
+            self.metrics.proxy().queued(kind);
+        }
+        self.health.queued();
         let registry = &mut self.registry;
         if catch_unwind(AssertUnwindSafe(|| registry.apply(event))).is_err() {
             tracing::error!("an event was lost through a fault in signpost; please report it");
@@ -232,7 +250,7 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
                 guard.done();
             }
         }
-        if !self.registry.is_complete(&Kind::ALL) {
+        if !self.registry.is_complete(&Kind::NEEDED) {
             return;
         }
         let before = self.desired.dns().to_vec();
@@ -242,11 +260,35 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
         if self.desired.dns() != before {
             self.publish.zone(self.desired.zone().config());
         }
-        if self.apply() && in_sync && !self.applied {
+        let done = self.apply();
+        if done {
+            self.health.updated();
+        }
+        if done && in_sync && !self.applied {
             self.say_in_sync();
         }
+        self.tell();
         self.applied |= self.unapplied.is_none();
         self.notice();
+    }
+
+    /// Tells the probes and the health checks of load balancers what they say from now on.
+    fn tell(&mut self) {
+        self.known_node |= self.registry.node().is_some();
+        let eligible = match self.registry.node() {
+            Some(node) => !node.leaving,
+            // A Node that was never there is nobody's; one that is gone is.
+            None => !self.known_node,
+        };
+        self.health.set_node_eligible(eligible);
+        let metrics = self.metrics.proxy();
+        for family in [Family::V4, Family::V6] {
+            metrics.no_local(family, self.desired.lacks_local(family));
+        }
+        self.publish.service_health(ServiceHealth {
+            checks: self.desired.health_checks(),
+            addresses: self.desired.node_port_addresses(),
+        });
     }
 
     /// Carries out what is not yet carried out. Returns whether nothing is left.
@@ -257,8 +299,15 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
         let begun = std::time::Instant::now();
         match self.dataplane.apply(&update) {
             Ok(done) => {
+                let whole = self.guards.filled.is_some();
                 self.metrics
                     .apply(begun.elapsed(), Some((done.written, done.deleted)));
+                // What was triggered before the agent came was not its to carry out.
+                let triggered = update.triggered.iter().copied();
+                let triggered: Vec<_> = triggered.filter(|(_, at)| *at >= self.started).collect();
+                self.metrics
+                    .proxy()
+                    .synced(begun.elapsed(), whole, &triggered);
                 tracing::debug!(
                     ports = update.ports.len(),
                     names = update.names.len(),
@@ -295,7 +344,9 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
             self.retry();
         }
         if self.unapplied.is_some() {
-            self.apply();
+            if self.apply() {
+                self.health.updated();
+            }
             self.applied |= self.unapplied.is_none();
             self.notice();
         }
@@ -441,6 +492,12 @@ impl Waiting {
     }
 }
 
+fn milliseconds() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as i64)
+}
+
 /// Adds a later update to one that was not carried out.
 fn merge(unapplied: &mut Option<Update>, update: Update) {
     match unapplied {
@@ -453,12 +510,14 @@ fn merge(unapplied: &mut Option<Update>, update: Update) {
                 dns_addresses,
                 foreign_addresses,
                 service_ranges,
+                triggered,
                 serial,
             } = update;
             earlier.ports.extend(ports);
             earlier.names.extend(names);
             earlier.node_addresses = node_addresses.or(earlier.node_addresses.take());
             earlier.foreign_addresses = foreign_addresses.or(earlier.foreign_addresses.take());
+            earlier.triggered.extend(triggered);
             earlier.service_ranges = service_ranges.or(earlier.service_ranges.take());
             earlier.dns_addresses = dns_addresses.or(earlier.dns_addresses.take());
             earlier.serial = serial;

@@ -270,6 +270,34 @@ impl AgentConfig {
         Duration::from_secs(self.negative_grace as u64)
     }
 
+    /// The settings in effect, for `/configz`.
+    pub fn settings(&self) -> serde_json::Value {
+        let node_ports: Vec<String> = self
+            .nodeport_addresses
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        serde_json::json!({"signpost.config": {
+            "nodeName": self.node_name,
+            "clusterDomain": self.cluster_domain,
+            "dnsAddress": self.dns_address,
+            "source": self.source.to_string(),
+            "apiServer": self.api_server,
+            "serviceRange": self.service_range,
+            "nodePortAddresses": node_ports,
+            "externalIPs": self.external_ips,
+            "clusterCIDR": self.cluster_cidr,
+            "masqueradeAll": self.masquerade_all,
+            "podInterfaces": self.pod_interfaces,
+            "negativeGrace": self.negative_grace,
+            "healthAddress": self.health_address,
+            "metricsAddress": self.metrics_address,
+            "bpffsRoot": self.instance.bpffs_root,
+            "stateFolder": self.instance.state_folder,
+            "runFolder": self.run_folder,
+        }})
+    }
+
     /// Writes every setting in effect into the log.
     pub fn log(&self, node_name: &str) {
         tracing::info!(

@@ -8,6 +8,7 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{
+    model::Family,
     plan::{PortName, PortPlan},
     zone::{Name, NameEntry},
 };
@@ -31,6 +32,9 @@ pub struct Update {
     /// The networks that ClusterIPs are given out of, where they changed: of their addresses those that are none of a
     /// Service are cut off.
     pub service_ranges: Option<BTreeSet<IpNet>>,
+    /// When the changes in it were triggered, in milliseconds since 1970, as far as it is known. Says nothing to a
+    /// dataplane.
+    pub triggered: Vec<(Family, i64)>,
     /// The zone's SOA serial.
     pub serial: u32,
 }

@@ -48,11 +48,22 @@ pub enum Kind {
     Namespace,
     /// `v1` Node; only this node's own.
     Node,
+    /// `networking.k8s.io/v1` ServiceCIDR.
+    ServiceCidr,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
+        Self::Service,
+        Self::EndpointSlice,
+        Self::Namespace,
+        Self::Node,
+        Self::ServiceCidr,
+    ];
+
+    /// Those that must be listed before anything can be done. Clusters before Kubernetes 1.33 have no ServiceCIDRs.
+    pub const NEEDED: [Self; 4] = [
         Self::Service,
         Self::EndpointSlice,
         Self::Namespace,
@@ -101,6 +112,8 @@ pub enum Object {
     Namespace(ObjectName),
     /// This node.
     Node(Node),
+    /// A ServiceCIDR.
+    ServiceCidr(ServiceCidr),
 }
 
 impl Object {
@@ -111,6 +124,7 @@ impl Object {
             Self::EndpointSlice(_) => Kind::EndpointSlice,
             Self::Namespace(_) => Kind::Namespace,
             Self::Node(_) => Kind::Node,
+            Self::ServiceCidr(_) => Kind::ServiceCidr,
         }
     }
 
@@ -121,6 +135,7 @@ impl Object {
             Self::EndpointSlice(o) => &o.name,
             Self::Namespace(o) => o,
             Self::Node(o) => &o.name,
+            Self::ServiceCidr(o) => &o.name,
         }
     }
 }
@@ -321,6 +336,15 @@ pub struct Endpoint {
     pub node_hints: Vec<Arc<str>>,
     /// `targetRef.name` where it is a Pod.
     pub pod: Option<Arc<str>>,
+}
+
+/// Networks that ClusterIPs are given out of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceCidr {
+    /// The name; no namespace.
+    pub name: ObjectName,
+    /// `spec.cidrs`, those that can be used.
+    pub networks: Vec<IpNet>,
 }
 
 /// This node.

@@ -6,13 +6,13 @@ pub mod node_ports;
 #[cfg(test)]
 mod tests;
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 
 use self::endpoints::{Candidate, Policies};
 use crate::{
-    model::{Family, ObjectName, Protocol},
+    model::{Family, ObjectName, Protocol, ServiceKind},
     registry::Registry,
 };
 
@@ -172,6 +172,68 @@ pub fn plan(
         }
     }
     plans
+}
+
+/// What the health check of a load balancer says of a Service in one family (kube-proxy's `healthCheckNodePort`).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HealthCheck {
+    /// The Service.
+    pub service: ObjectName,
+    /// The family.
+    pub family: Family,
+    /// The port at which it is asked, the same in both families.
+    pub port: u16,
+    /// Addresses of endpoints on this node that are ready. Those that only terminate do not count, though traffic may
+    /// still go to them (KEP-1669).
+    pub endpoints: usize,
+}
+
+/// The health checks of one Service, by family; empty where it has none.
+pub fn health_checks(
+    registry: &Registry,
+    config: &PlanConfig,
+    service: &ObjectName,
+) -> Vec<HealthCheck> {
+    let Some(service) = registry.service(service).filter(|s| s.proxied) else {
+        return Vec::new();
+    };
+    let port = service.ways_in.health_check_node_port;
+    let ServiceKind::ClusterIp(cluster_ips) = &service.kind else {
+        return Vec::new();
+    };
+    let mut checks = Vec::new();
+    for family in [Family::V4, Family::V6] {
+        if port == 0 || cluster_ips.iter().all(|a| Family::of(*a) != family) {
+            continue;
+        }
+        let mut ready = BTreeSet::new();
+        for of_port in &service.ports {
+            let candidates =
+                endpoints::of_port(registry, &config.node, &service.name, of_port, family);
+            let here = candidates.iter().filter(|c| c.endpoint.ready);
+            ready.extend(
+                here.map(Candidate::backend)
+                    .filter(|b| b.local)
+                    .map(|b| b.address),
+            );
+        }
+        checks.push(HealthCheck {
+            service: service.name.clone(),
+            family,
+            port,
+            endpoints: ready.len(),
+        });
+    }
+    checks
+}
+
+impl PortPlan {
+    /// Whether a policy asks for endpoints on this node, there are none, and there are some elsewhere: for clients inside
+    /// the cluster, and for those outside.
+    pub const fn lacks_local(&self) -> (bool, bool) {
+        let lacks = self.any_endpoints && self.local.is_empty();
+        (lacks && self.internal_local, lacks && self.external_local)
+    }
 }
 
 fn members(candidates: &[Candidate<'_>], cluster: &[Backend], local: &[Backend]) -> Vec<Member> {

@@ -13,9 +13,13 @@ use std::{
     sync::Arc,
 };
 
+use ipnet::IpNet;
+
 pub use self::claims::Claim;
 use self::claims::Claims;
-use crate::model::{EndpointSlice, Event, Kind, Node, Object, ObjectName, Problem, Service};
+use crate::model::{
+    EndpointSlice, Event, Family, Kind, Node, Object, ObjectName, Problem, Service, ServiceCidr,
+};
 
 /// All objects, with the indexes that plan and zone ask for.
 #[derive(Debug, Default)]
@@ -26,6 +30,7 @@ pub struct Registry {
     slices_of: BTreeMap<ObjectName, BTreeSet<Arc<str>>>,
     namespaces: BTreeSet<Arc<str>>,
     node: Option<Node>,
+    service_cidrs: BTreeMap<ObjectName, ServiceCidr>,
     claims: Claims,
     /// External addresses and ports that are in vain because another Service has them at its ClusterIP, by claimant.
     shadowed: BTreeMap<Claim, BTreeSet<ObjectName>>,
@@ -53,12 +58,16 @@ pub struct Changes {
     pub namespaces: BTreeSet<Arc<str>>,
     /// This node changed (labels, addresses): every Service has to be planned again.
     pub node: bool,
+    /// The networks that ClusterIPs are given out of.
+    pub service_cidrs: bool,
+    /// When the changes of EndpointSlices were triggered, in milliseconds since 1970, as far as it is known.
+    pub triggered: Vec<(Family, i64)>,
 }
 
 impl Changes {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.services.is_empty() && self.namespaces.is_empty() && !self.node
+        self.services.is_empty() && self.namespaces.is_empty() && !self.node && !self.service_cidrs
     }
 }
 
@@ -116,6 +125,7 @@ impl Registry {
             Kind::EndpointSlice => self.slices.len(),
             Kind::Namespace => self.namespaces.len(),
             Kind::Node => self.node.iter().count(),
+            Kind::ServiceCidr => self.service_cidrs.len(),
         }
     }
 
@@ -159,6 +169,14 @@ impl Registry {
         self.node.as_ref()
     }
 
+    /// The networks that ClusterIPs are given out of, as far as the source tells.
+    pub fn service_ranges(&self) -> impl Iterator<Item = IpNet> {
+        self.service_cidrs
+            .values()
+            .flat_map(|c| &c.networks)
+            .copied()
+    }
+
     fn begin(&mut self, kind: Kind) {
         let objects = match kind {
             Kind::Service => self.services.keys().cloned().collect(),
@@ -169,6 +187,7 @@ impl Registry {
                 .map(|name| ObjectName::new("", name.clone()))
                 .collect(),
             Kind::Node => self.node.iter().map(|node| node.name.clone()).collect(),
+            Kind::ServiceCidr => self.service_cidrs.keys().cloned().collect(),
         };
         let kind_name = kind.to_string();
         let problems = self
@@ -223,6 +242,10 @@ impl Registry {
                     self.changes.node = true;
                 }
             }
+            Object::ServiceCidr(cidr) => {
+                let before = self.service_cidrs.insert(cidr.name.clone(), cidr.clone());
+                self.changes.service_cidrs |= before != Some(cidr);
+            }
         }
     }
 
@@ -250,6 +273,9 @@ impl Registry {
                     self.changes.node = true;
                 }
             }
+            Kind::ServiceCidr => {
+                self.changes.service_cidrs |= self.service_cidrs.remove(name).is_some();
+            }
         }
     }
 
@@ -269,6 +295,8 @@ impl Registry {
         if self.slices.get(&slice.name) == Some(&slice) {
             return;
         }
+        let triggered = slice.triggered.map(|at| (slice.family, at));
+        self.changes.triggered.extend(triggered);
         if let Some(service) = service_of(&slice) {
             self.slices_of
                 .entry(service.clone())

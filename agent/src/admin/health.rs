@@ -6,15 +6,31 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
+
+use super::ProxyHealth;
+
 /// A loop that has not turned for so long hangs. Filling the maps of a large cluster for the first time takes a few
 /// seconds of one turn.
 const HANGS_AFTER: Duration = Duration::from_secs(30);
+
+/// A change that was not carried out for so long makes the proxy unhealthy: twice kube-proxy's `syncPeriod`.
+const LATE_AFTER: Duration = Duration::from_secs(60);
 
 /// Shared between the loop and the probes.
 #[derive(Debug)]
 pub struct Health {
     turned: Mutex<Instant>,
     pending: Mutex<BTreeSet<String>>,
+    proxy: Mutex<Proxy>,
+}
+
+#[derive(Debug)]
+struct Proxy {
+    updated: Option<Timestamp>,
+    /// Since when a change waits.
+    queued: Option<Instant>,
+    node_eligible: bool,
 }
 
 impl Default for Health {
@@ -22,6 +38,12 @@ impl Default for Health {
         Self {
             turned: Mutex::new(Instant::now()),
             pending: Mutex::default(),
+            // Until the Node object is known, nothing is known against the node.
+            proxy: Mutex::new(Proxy {
+                updated: None,
+                queued: None,
+                node_eligible: true,
+            }),
         }
     }
 }
@@ -35,6 +57,37 @@ impl Health {
     /// Whether the loop has turned lately.
     pub fn is_alive(&self) -> bool {
         locked(&self.turned).elapsed() < HANGS_AFTER
+    }
+
+    /// Says that a change waits to be carried out.
+    pub fn queued(&self) {
+        locked(&self.proxy).queued.get_or_insert_with(Instant::now);
+    }
+
+    /// Says that no change waits any more.
+    pub fn updated(&self) {
+        let mut proxy = locked(&self.proxy);
+        proxy.updated = Some(Timestamp::now());
+        proxy.queued = None;
+    }
+
+    /// Says whether new connections from outside may come to this node.
+    pub fn set_node_eligible(&self, eligible: bool) {
+        locked(&self.proxy).node_eligible = eligible;
+    }
+
+    /// What `/healthz` and `/livez` say. A loop that hangs may have changes before it that it has not even seen.
+    pub fn proxy(&self) -> ProxyHealth {
+        let alive = self.is_alive();
+        let proxy = locked(&self.proxy);
+        ProxyHealth {
+            last_updated: proxy.updated,
+            healthy: alive
+                && proxy
+                    .queued
+                    .is_none_or(|since| since.elapsed() < LATE_AFTER),
+            node_eligible: proxy.node_eligible,
+        }
     }
 
     /// Keeps the agent from being ready until the guard is told that `what` is done.
@@ -87,6 +140,20 @@ mod tests {
         assert!(!health.is_alive());
         health.turn();
         assert!(health.is_alive());
+    }
+
+    #[test]
+    fn a_change_that_waits_too_long_is_unhealthy_until_it_is_carried_out() {
+        let health = Health::default();
+        health.updated();
+        health.queued();
+        assert!(health.proxy().healthy);
+        let long_ago = Instant::now().checked_sub(LATE_AFTER);
+        health.proxy.lock().unwrap().queued = Some(long_ago.expect("the machine is up for longer"));
+        health.queued();
+        assert!(!health.proxy().healthy, "the oldest one counts");
+        health.updated();
+        assert!(health.proxy().healthy);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The agent's metrics, all under the prefix `signpost_`.
+//! The agent's metrics: its own under the prefix `signpost_`, and those that kube-proxy has too under `kubeproxy_`.
 
 use std::{fmt, time::Duration};
 
@@ -14,13 +14,17 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::kernel::{Kernel, KernelCollector};
+use super::{
+    kernel::{Kernel, KernelCollector},
+    proxy_metrics::ProxyMetrics,
+};
 use crate::model::{Event, Kind};
 
 /// What the agent counts. Cheap to update from the loop; what the kernel counts is read at each scrape.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    proxy: ProxyMetrics,
     events: Family<EventLabels, Counter>,
     objects: Family<KindLabels, Gauge>,
     problems: Family<KindLabels, Gauge>,
@@ -56,6 +60,7 @@ impl Metrics {
     /// Nothing counted yet. Without `kernel` there are no metrics of the data path.
     pub fn new(kernel: Option<Box<dyn Kernel>>) -> Self {
         let mut all = Registry::default();
+        let proxy = ProxyMetrics::new(&mut all);
         let registry = all.sub_registry_with_prefix("signpost");
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The agent that runs", build);
@@ -102,7 +107,13 @@ impl Metrics {
                 "1 while the agent is in sync with its source, else 0"
             ),
             registry: all,
+            proxy,
         }
+    }
+
+    /// What kube-proxy counts too.
+    pub const fn proxy(&self) -> &ProxyMetrics {
+        &self.proxy
     }
 
     /// Everything, in the OpenMetrics text format.

@@ -18,7 +18,7 @@ use crate::{
     dataplane::{NodeAddresses, Refusal, Update},
     model::{Event, Family, Kind, ObjectName, ServiceKind},
     plan::{
-        self, PlanConfig, PortName,
+        self, HealthCheck, PlanConfig, PortName,
         node_ports::{self, NodePortAddress},
     },
     registry::{Changes, Registry},
@@ -68,6 +68,9 @@ pub struct Desired {
     learns_dns: bool,
     zone: Zone,
     planned: BTreeMap<ObjectName, BTreeSet<PortName>>,
+    health_checks: BTreeMap<ObjectName, Vec<HealthCheck>>,
+    /// Service ports that lack endpoints on this node, for clients inside and outside.
+    lacks_local: BTreeMap<PortName, (bool, bool)>,
     faults: BTreeMap<String, String>,
     node_ports: Vec<NodePortAddress>,
     local: Option<LocalAddresses>,
@@ -104,6 +107,8 @@ impl Desired {
             }),
             plan: PlanConfig { node, dns },
             planned: BTreeMap::new(),
+            health_checks: BTreeMap::new(),
+            lacks_local: BTreeMap::new(),
             faults: BTreeMap::new(),
             whole: true,
         }
@@ -113,6 +118,7 @@ impl Desired {
     /// be asked for before the registry is complete. `serial` is the zone's SOA serial from now on.
     pub fn update(&mut self, registry: &mut Registry, serial: u32) -> Option<Update> {
         let mut changes = registry.take_changes();
+        let triggered = std::mem::take(&mut changes.triggered);
         let dns_moved = self.learn_dns(registry);
         let node_addresses = self.move_node(registry);
         let whole = std::mem::take(&mut self.whole);
@@ -132,7 +138,11 @@ impl Desired {
             names: self.names(registry, &changes, serial, dns_moved),
             node_addresses,
             foreign_addresses,
-            service_ranges: whole.then(|| self.service_ranges.clone()),
+            service_ranges: changes.service_cidrs.then(|| {
+                let given = self.service_ranges.iter().copied();
+                given.chain(registry.service_ranges()).collect()
+            }),
+            triggered,
             dns_addresses: (whole || dns_moved).then(|| self.plan.dns.clone()),
             serial,
         })
@@ -160,6 +170,32 @@ impl Desired {
     /// The zone.
     pub const fn zone(&self) -> &Zone {
         &self.zone
+    }
+
+    /// The addresses at which NodePorts are served, as far as they are known.
+    pub fn node_port_addresses(&self) -> BTreeSet<IpAddr> {
+        let known = self.node_addresses.as_ref();
+        known.map_or_else(BTreeSet::new, |node| node.node_ports.clone())
+    }
+
+    /// The health checks of load balancers.
+    pub fn health_checks(&self) -> BTreeSet<HealthCheck> {
+        self.health_checks.values().flatten().cloned().collect()
+    }
+
+    /// How many service ports of a family lack endpoints on this node though a policy asks for them: for clients inside
+    /// the cluster, and for those outside.
+    pub fn lacks_local(&self, family: Family) -> (usize, usize) {
+        let of_family = self
+            .lacks_local
+            .iter()
+            .filter(|(port, _)| port.family == family);
+        of_family.fold((0, 0), |(inside, outside), (_, lacks)| {
+            (
+                inside + usize::from(lacks.0),
+                outside + usize::from(lacks.1),
+            )
+        })
     }
 
     /// Objects that could not be turned into a plan because of a fault in this program.
@@ -249,6 +285,12 @@ impl Desired {
                 plan::plan(registry, config, &service)
             });
             let Some(planned) = planned else { continue };
+            let checks = plan::health_checks(registry, config, &service);
+            if checks.is_empty() {
+                self.health_checks.remove(&service);
+            } else {
+                self.health_checks.insert(service.clone(), checks);
+            }
             let now: BTreeSet<PortName> = planned.iter().map(|(port, _)| port.clone()).collect();
             let before = if now.is_empty() {
                 self.planned.remove(&service)
@@ -256,7 +298,16 @@ impl Desired {
                 self.planned.insert(service, now.clone())
             };
             let gone = before.into_iter().flatten().filter(|p| !now.contains(p));
-            ports.extend(gone.map(|port| (port, None)));
+            for port in gone {
+                self.lacks_local.remove(&port);
+                ports.insert(port, None);
+            }
+            for (port, plan) in &planned {
+                match plan.lacks_local() {
+                    (false, false) => drop(self.lacks_local.remove(port)),
+                    lacks => drop(self.lacks_local.insert(port.clone(), lacks)),
+                }
+            }
             ports.extend(planned.into_iter().map(|(port, plan)| (port, Some(plan))));
         }
         ports
@@ -309,6 +360,8 @@ fn everything(registry: &Registry, planned: &BTreeMap<ObjectName, BTreeSet<PortN
             .collect(),
         namespaces: registry.namespaces().cloned().collect(),
         node: true,
+        service_cidrs: true,
+        triggered: Vec::new(),
     }
 }
 

@@ -27,8 +27,9 @@ use super::{
 use crate::{
     addresses,
     admin::{
-        self, Health, Metrics,
+        self, About, Health, Metrics, ServiceHealth,
         kernel::{Kernel, MapFill},
+        service_health::{self, NotStarted},
     },
     config::{AgentConfig, Source},
     dataplane::ebpf::{EbpfConfig, EbpfDataplane, cgroup::find_root, view::View},
@@ -44,6 +45,8 @@ use crate::{
 
 /// Events that wait for the loop: enough for it to fill the maps while the source goes on reading.
 const EVENTS: usize = 4096;
+/// Notes on Services that wait to be posted.
+const NOTES: usize = 64;
 /// Interfaces that wait for the loop.
 const INTERFACES: usize = 256;
 /// An update that is under way when the agent is told to end is done within so long.
@@ -92,9 +95,13 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
     )))));
     let mut parts = JoinSet::new();
     parts.spawn(until_signalled()?);
-    let routes = admin::health_routes(Arc::clone(&health));
+    let routes = admin::health_routes(Arc::clone(&health), Arc::clone(&metrics));
     parts.spawn(part("probes", admin::serve(probes, routes, stop.clone())));
-    let routes = admin::metrics_routes(Arc::clone(&metrics));
+    let about = About {
+        mode: MODE,
+        config: config.settings(),
+    };
+    let routes = admin::metrics_routes(Arc::clone(&metrics)).merge(admin::about_routes(about));
     parts.spawn(part("metrics", admin::serve(scrapes, routes, stop.clone())));
 
     wait_for_predecessor(&config.instance.bpffs_root).await;
@@ -139,6 +146,35 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
     let follower = interfaces::follow(config.pod_interfaces.clone(), interfaces_in);
     parts.spawn(part("watch of interfaces", follower));
 
+    let (checks_in, checks) = watch::channel(ServiceHealth::default());
+    let (notes_in, notes) = mpsc::channel(NOTES);
+    if config.source == Source::Kube {
+        tokio::spawn(post(config.clone(), node.clone(), notes));
+    }
+    let this_node = node.clone();
+    let not_started = move |failed: NotStarted| {
+        let NotStarted {
+            service,
+            port,
+            reason,
+        } = failed;
+        let text = format!(
+            "node {this_node} failed to start healthcheck \"{service}\" on port {port}: {reason}"
+        );
+        tracing::error!("{text}");
+        // Notes that nobody takes are lost: the log has them.
+        let _ = notes_in.try_send(source::kube::notes::Note {
+            service,
+            reason: "FailedToStartServiceHealthcheck",
+            action: "Listen",
+            text,
+        });
+    };
+    tokio::spawn(service_health::serve(
+        checks,
+        Arc::clone(&health),
+        not_started,
+    ));
     let (addresses_in, addresses) = watch::channel(None);
     let follower = addresses::follow(addresses_in);
     parts.spawn(part("watch of this node's addresses", follower));
@@ -151,6 +187,7 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
         report(config, node),
         Box::new(Published {
             feed,
+            service_health: checks_in,
             folder: config.instance.state_folder.clone(),
         }),
     );
@@ -225,25 +262,32 @@ async fn source(
     events: mpsc::Sender<Event>,
     in_sync: watch::Sender<bool>,
 ) -> anyhow::Result<()> {
-    let node = Some(node);
     match config.source {
         Source::Files(folder) => {
             let options = FilesOptions {
                 folder,
                 state: config.instance.state_folder,
                 service_ranges: config.service_range,
-                node,
+                node: Some(node),
             };
             files::run(options, events, in_sync).await
         }
-        Source::Kube => {
-            let options = source::kube::KubeOptions {
-                kubeconfig: config.kubeconfig,
-                server: config.api_server,
-                node,
-            };
-            source::kube::run(options, events, in_sync).await
-        }
+        Source::Kube => source::kube::run(kube_options(config, node), events, in_sync).await,
+    }
+}
+
+/// Posts notes on Services to the API server.
+async fn post(config: AgentConfig, node: String, notes: mpsc::Receiver<source::kube::notes::Note>) {
+    if let Err(error) = source::kube::notes::post(kube_options(config, node), notes).await {
+        tracing::warn!("no Events are posted: {error:#}");
+    }
+}
+
+fn kube_options(config: AgentConfig, node: String) -> source::kube::KubeOptions {
+    source::kube::KubeOptions {
+        kubeconfig: config.kubeconfig,
+        server: config.api_server,
+        node: Some(node),
     }
 }
 
@@ -292,6 +336,7 @@ fn report(config: &AgentConfig, node: String) -> Report {
 #[derive(Debug)]
 struct Published {
     feed: Feed,
+    service_health: watch::Sender<ServiceHealth>,
     folder: PathBuf,
 }
 
@@ -306,6 +351,14 @@ impl Publish for Published {
 
     fn zone(&mut self, config: &ZoneConfig) {
         self.feed.hello(hello(config));
+    }
+
+    fn service_health(&mut self, service_health: ServiceHealth) {
+        self.service_health.send_if_modified(|before| {
+            let changed = *before != service_health;
+            *before = service_health;
+            changed
+        });
     }
 
     fn report(&mut self, report: &Report) {

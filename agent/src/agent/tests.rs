@@ -8,7 +8,7 @@ use crate::{
     dataplane,
     model::{
         Endpoint, EndpointPort, EndpointSlice, Family, Node, Object, ObjectName, Problem, Protocol,
-        Service, ServiceKind, ServicePort,
+        Service, ServiceCidr, ServiceKind, ServicePort,
     },
     plan::node_ports::NodePortAddress,
     zone::Name,
@@ -75,6 +75,7 @@ struct Published(Arc<Mutex<Heard>>);
 struct Heard {
     reports: Vec<Report>,
     zones: Vec<Vec<IpAddr>>,
+    service_health: ServiceHealth,
 }
 
 impl Publish for Published {
@@ -84,6 +85,10 @@ impl Publish for Published {
 
     fn zone(&mut self, config: &ZoneConfig) {
         self.0.lock().unwrap().zones.push(config.dns.clone());
+    }
+
+    fn service_health(&mut self, service_health: ServiceHealth) {
+        self.0.lock().unwrap().service_health = service_health;
     }
 
     fn report(&mut self, report: &Report) {
@@ -573,4 +578,122 @@ fn the_addresses_that_others_serve_are_told() {
     bench.hears([slice("dev", "ent", &["10.1.0.1"])]);
     bench.agent.round(true);
     assert_eq!(foreign(&bench), None);
+}
+
+#[test]
+fn load_balancers_leave_a_node_that_leaves() {
+    let mut bench = bench(&[]);
+    bench.hears(lists(Kind::ALL));
+    bench.agent.round(true);
+    assert!(
+        bench.health.proxy().node_eligible,
+        "a cluster without this Node"
+    );
+    let Event::Apply(Object::Node(mut leaving), _) = node(&["192.0.2.1"]) else {
+        unreachable!("it is a Node");
+    };
+    leaving.leaving = true;
+    bench.hears([Event::Apply(Object::Node(leaving.clone()), Vec::new())]);
+    bench.agent.round(true);
+    assert!(!bench.health.proxy().node_eligible);
+    bench.hears([node(&["192.0.2.1"])]);
+    bench.agent.round(true);
+    assert!(bench.health.proxy().node_eligible);
+    bench.hears([Event::Delete(Kind::Node, leaving.name)]);
+    bench.agent.round(true);
+    assert!(!bench.health.proxy().node_eligible, "it is gone");
+}
+
+/// A Service of type LoadBalancer with `externalTrafficPolicy: Local`.
+fn balanced() -> Event {
+    let Event::Apply(Object::Service(mut object), _) = service("dev", "ent", "10.96.0.1") else {
+        unreachable!("it is a Service");
+    };
+    object.external_local = true;
+    object.ways_in.health_check_node_port = 30_001;
+    object.ports[0].node_port = 30_080;
+    Event::Apply(Object::Service(object), Vec::new())
+}
+
+/// An EndpointSlice with endpoints on this node, each ready or only terminating.
+fn here(ready: &[bool]) -> Event {
+    let addresses: Vec<String> = (1..=ready.len()).map(|n| format!("10.1.0.{n}")).collect();
+    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    let Event::Apply(Object::EndpointSlice(mut slice), _) = slice("dev", "ent", &addresses) else {
+        unreachable!("it is an EndpointSlice");
+    };
+    for (endpoint, ready) in slice.endpoints.iter_mut().zip(ready) {
+        endpoint.node = Some("n1".into());
+        (endpoint.ready, endpoint.terminating) = (*ready, !ready);
+    }
+    Event::Apply(Object::EndpointSlice(slice), Vec::new())
+}
+
+#[test]
+fn the_health_check_node_port_fails_where_endpoints_only_terminate() {
+    let mut bench = bench(&[]);
+    bench.hears(lists(Kind::ALL));
+    let endpoints = |bench: &mut Bench, ready: &[bool]| {
+        bench.hears([balanced(), here(ready)]);
+        bench.agent.round(true);
+        let told = bench.published.0.lock().unwrap();
+        let check = told.service_health.checks.first().cloned().unwrap();
+        assert_eq!((check.family, check.port), (Family::V4, 30_001));
+        check.endpoints
+    };
+    assert_eq!(endpoints(&mut bench, &[true, true, false]), 2);
+    assert_eq!(endpoints(&mut bench, &[false]), 0);
+    bench.hears([service("dev", "ent", "10.96.0.1")]);
+    bench.agent.round(true);
+    let told = bench.published.0.lock().unwrap();
+    assert!(told.service_health.checks.is_empty());
+}
+
+#[test]
+fn a_policy_that_finds_no_endpoint_here_is_counted_and_a_change_is_timed_from_its_trigger() {
+    let mut bench = bench(&[]);
+    bench.hears(lists(Kind::ALL));
+    let Event::Apply(Object::EndpointSlice(mut elsewhere), _) = slice("dev", "ent", &["10.1.0.1"])
+    else {
+        unreachable!("it is an EndpointSlice");
+    };
+    elsewhere.triggered = Some(milliseconds() + 10);
+    let old = EndpointSlice {
+        name: ObjectName::new("dev", "old"),
+        triggered: Some(1),
+        ..elsewhere.clone()
+    };
+    let events = [elsewhere, old].map(|s| Event::Apply(Object::EndpointSlice(s), Vec::new()));
+    bench.hears([balanced()]);
+    bench.hears(events);
+    bench.agent.round(true);
+    let lines = [
+        "kubeproxy_sync_proxy_rules_no_local_endpoints_total{ip_family=\"IPv4\",traffic_policy=\"external\"} 1",
+        "kubeproxy_sync_proxy_rules_no_local_endpoints_total{ip_family=\"IPv4\",traffic_policy=\"internal\"} 0",
+        "kubeproxy_network_programming_duration_seconds_count{ip_family=\"IPv4\"} 1",
+        "kubeproxy_sync_full_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"} 1",
+    ];
+    for line in lines {
+        assert!(bench.metric(line), "{line}");
+    }
+}
+
+#[test]
+fn service_cidrs_extend_and_shrink_the_ranges() {
+    let mut bench = bench(&[]);
+    bench.hears(lists(Kind::ALL));
+    bench.agent.round(true);
+    bench.updates();
+    let cidr = ServiceCidr {
+        name: ObjectName::new("", "more"),
+        networks: vec!["10.200.0.0/16".parse().unwrap()],
+    };
+    let name = cidr.name.clone();
+    bench.hears([Event::Apply(Object::ServiceCidr(cidr), Vec::new())]);
+    bench.agent.round(true);
+    let ranges = |bench: &Bench| bench.updates().remove(0).service_ranges.unwrap().len();
+    assert_eq!(ranges(&bench), 2);
+    bench.hears([Event::Delete(Kind::ServiceCidr, name)]);
+    bench.agent.round(true);
+    assert_eq!(ranges(&bench), 1);
 }

@@ -128,6 +128,7 @@ impl State {
             services,
             namespaces: registry.namespaces().cloned().collect(),
             node: false,
+            ..Changes::default()
         };
         inner.zone = Zone::new(config);
         inner.zone.update(registry, &everything, now());

@@ -10,7 +10,10 @@ mod slice;
 mod ways_in;
 
 use ipnet::IpNet;
-use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::{
+    api::{core::v1 as core, networking::v1 as networking},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 
 pub use self::{
     endpoints::{endpoints, is_mirrored},
@@ -18,7 +21,7 @@ pub use self::{
     service::{Addresses, service},
     slice::slice,
 };
-use crate::model::{Event, Family, Kind, Node, Object, ObjectName, Problem};
+use crate::model::{Event, Family, Kind, Node, Object, ObjectName, Problem, ServiceCidr};
 
 /// What became of an object: none of it where its name or type cannot be used at all.
 pub type Converted<T> = (Option<T>, Vec<Problem>);
@@ -91,6 +94,18 @@ pub fn node(node: &core::Node) -> Converted<Node> {
         leaving,
     };
     (Some(node), report.problems)
+}
+
+/// Converts a ServiceCIDR.
+pub fn service_cidr(cidr: &networking::ServiceCIDR) -> Converted<ServiceCidr> {
+    let name = ObjectName::new("", name(&cidr.metadata).name);
+    let mut report = Report::new("ServiceCidr", &name);
+    let mut networks = Vec::new();
+    let listed = cidr.spec.iter().flat_map(|s| &s.cidrs).flatten();
+    for (index, text) in listed.enumerate() {
+        networks.extend(report.network(|| format!("spec.cidrs[{index}]"), text));
+    }
+    (Some(ServiceCidr { name, networks }), report.problems)
 }
 
 /// Whether the labels leave a Service or an EndpointSlice to us.
@@ -241,6 +256,24 @@ mod tests {
         let primary: IpAddr = "192.0.2.1".parse().unwrap();
         assert_eq!(node.primary(Family::V4), Some(primary));
         assert_eq!(node.primary(Family::V6), None);
+    }
+
+    #[test]
+    fn a_service_cidr_has_networks() {
+        let object: networking::ServiceCIDR = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "kubernetes"},
+            "spec": {"cidrs": ["10.96.0.0/12", "fd00:96::/108", "10.96"]},
+        }))
+        .unwrap();
+        let (cidr, problems) = service_cidr(&object);
+        let texts: Vec<_> = cidr
+            .unwrap()
+            .networks
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(texts, ["10.96.0.0/12", "fd00:96::/108"]);
+        assert_eq!(problems[0].field, "spec.cidrs[2]");
     }
 
     #[test]

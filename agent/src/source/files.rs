@@ -9,6 +9,7 @@ mod cluster;
 mod emit;
 mod folder;
 mod manifest;
+mod node_ports;
 mod pod;
 mod service;
 mod slices;
@@ -27,6 +28,7 @@ use self::{
     cluster::{Cluster, cluster},
     emit::emit,
     folder::Folder,
+    node_ports::NodePorts,
     watcher::Watcher,
 };
 use crate::model::Event;
@@ -36,7 +38,7 @@ use crate::model::Event;
 pub struct FilesOptions {
     /// The folder of manifests, with its sub-folders.
     pub folder: PathBuf,
-    /// The folder where the ClusterIPs that were given out are kept over restarts.
+    /// The folder where the ClusterIPs and NodePorts that were given out are kept over restarts.
     pub state: PathBuf,
     /// The ranges that ClusterIPs are given out of: at most one a family, the first one's family is the primary one.
     pub service_ranges: Vec<IpNet>,
@@ -61,6 +63,7 @@ pub async fn run(
     let mut control_plane = ControlPlane {
         folder: Folder::new(options.folder),
         allocator: Allocator::load(&options.service_ranges, &options.state)?,
+        node_ports: NodePorts::load(&options.state)?,
         node: options.node,
     };
     let mut emitted: Option<Cluster> = None;
@@ -113,6 +116,7 @@ pub async fn run(
 struct ControlPlane {
     folder: Folder,
     allocator: Allocator,
+    node_ports: NodePorts,
     node: Option<String>,
 }
 
@@ -124,8 +128,10 @@ impl ControlPlane {
         first: bool,
     ) -> (Self, io::Result<Option<Cluster>>) {
         let round = self.folder.refresh(touched).map(|changed| {
-            (changed || first)
-                .then(|| cluster(&self.folder, &mut self.allocator, self.node.as_deref()))
+            (changed || first).then(|| {
+                let (allocator, ports) = (&mut self.allocator, &mut self.node_ports);
+                cluster(&self.folder, allocator, ports, self.node.as_deref())
+            })
         });
         (self, round)
     }

@@ -1,10 +1,11 @@
-//! The Kubernetes API as source: watches Services, EndpointSlices, Namespaces and this Node.
+//! The Kubernetes API as source: watches Services, EndpointSlices, Namespaces, this Node and ServiceCIDRs.
 //!
 //! All Services are watched, those of other proxies too: their names exist all the same. What was known stays while
 //! the API server is away; that it is away is said beside the events.
 
 mod contact;
 mod follow;
+pub mod notes;
 mod resource;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ use anyhow::Context as _;
 use k8s_openapi::api::{
     core::v1::{Namespace, Node, Service},
     discovery::v1::EndpointSlice,
+    networking::v1::ServiceCIDR,
 };
 use kube::{
     Api, Client, Config,
@@ -106,12 +108,19 @@ async fn watch_all(
             follow::<Node>(Api::all(client.clone()), config, &contact, &events).await;
         }
     };
+    // Whoever needs no Node does not need them either.
+    let service_cidrs = async {
+        if node.is_some() {
+            follow::<ServiceCIDR>(Api::all(client.clone()), all.clone(), &contact, &events).await;
+        }
+    };
     let watches = async {
         tokio::join!(
             follow::<Service>(Api::all(client.clone()), all.clone(), &contact, &events),
             follow::<EndpointSlice>(Api::all(client.clone()), all.clone(), &contact, &events),
             follow::<Namespace>(Api::all(client.clone()), all.clone(), &contact, &events),
             this_node,
+            service_cidrs,
         )
     };
     tokio::select! {

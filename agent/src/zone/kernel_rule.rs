@@ -223,6 +223,7 @@ proptest! {
                 services: changes_of_all(&registry),
                 namespaces: registry.namespaces().cloned().collect(),
                 node: false,
+                ..Changes::default()
             };
             let mut fresh = Zone::new(config());
             fresh.update(&registry, &all, 0);

@@ -141,7 +141,6 @@ impl Allocator {
         self.given.get(name).map_or(&[], Vec::as_slice)
     }
 
-    /// Replaces the file in one step: a crash leaves the old one or the new one.
     fn save(&self) -> io::Result<()> {
         let state = State {
             cluster_ips: self
@@ -150,14 +149,19 @@ impl Allocator {
                 .map(|(name, addresses)| (name.to_string(), addresses.clone()))
                 .collect(),
         };
-        let folder = self.file.parent().unwrap_or_else(|| Path::new("."));
-        fs::create_dir_all(folder)?;
-        let temporary = self.file.with_extension("json.new");
-        let mut file = fs::File::create(&temporary)?;
-        file.write_all(&serde_json::to_vec_pretty(&state)?)?;
-        file.sync_all()?;
-        fs::rename(&temporary, &self.file)
+        replace(&self.file, &serde_json::to_vec_pretty(&state)?)
     }
+}
+
+/// Replaces a file in one step: a crash leaves the old one or the new one.
+pub(super) fn replace(file: &Path, content: &[u8]) -> io::Result<()> {
+    let folder = file.parent().unwrap_or_else(|| Path::new("."));
+    fs::create_dir_all(folder)?;
+    let temporary = file.with_extension("json.new");
+    let mut new = fs::File::create(&temporary)?;
+    new.write_all(content)?;
+    new.sync_all()?;
+    fs::rename(&temporary, file)
 }
 
 const fn family(range: &IpNet) -> Family {
@@ -202,7 +206,7 @@ fn at(range: &IpNet, offset: u64) -> Option<IpAddr> {
 }
 
 /// FNV-1a: the same in every build, unlike the standard library's hashers.
-fn hash(name: &ObjectName) -> u64 {
+pub(super) fn hash(name: &ObjectName) -> u64 {
     let bytes = name
         .namespace
         .bytes()

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
     path::Path,
     sync::Arc,
 };
@@ -10,6 +11,7 @@ use super::{
     allocate::{Allocator, Wish},
     folder::Folder,
     manifest::{Content, Manifest},
+    node_ports::{HEALTH_CHECK, NodePorts, Purpose},
     service::ServiceDraft,
     slices::{Pods, slices},
 };
@@ -51,7 +53,12 @@ impl Known {
 }
 
 /// Makes the objects. `node` is the Node that is wanted.
-pub(super) fn cluster(folder: &Folder, allocator: &mut Allocator, node: Option<&str>) -> Cluster {
+pub(super) fn cluster(
+    folder: &Folder,
+    allocator: &mut Allocator,
+    node_ports: &mut NodePorts,
+    node: Option<&str>,
+) -> Cluster {
     let mut cluster = Cluster::default();
     let manifests = cluster.manifests(folder);
     cluster.add_namespaces(&manifests);
@@ -59,6 +66,7 @@ pub(super) fn cluster(folder: &Folder, allocator: &mut Allocator, node: Option<&
         cluster.add_as_it_is(manifest, node);
     }
     let families = cluster.add_services(&manifests, allocator, folder.is_partly_unreadable());
+    cluster.add_node_ports(&manifests, node_ports, folder.is_partly_unreadable());
     cluster.add_slices(&manifests, &families);
     cluster
 }
@@ -178,17 +186,7 @@ impl Cluster {
         let short = allocator
             .assign(&wishes, &fixed, keep)
             .unwrap_or_else(|error| {
-                let folder = ObjectName::new("", "cluster-ips.json");
-                let problem = Problem {
-                    kind: "File".to_owned(),
-                    object: folder.clone(),
-                    field: "file".to_owned(),
-                    reason: format!(
-                        "cannot be written, so ClusterIPs may change at the next start: {error}"
-                    ),
-                };
-                self.problems
-                    .insert(("File".to_owned(), folder), vec![problem]);
+                self.add_state_problem("cluster-ips.json", "ClusterIPs", &error);
                 BTreeSet::new()
             });
         for name in wishes.keys() {
@@ -206,6 +204,62 @@ impl Cluster {
             }
         }
         families
+    }
+
+    /// Gives NodePorts to the ports that lack them. One number of several protocols gets one NodePort.
+    fn add_node_ports(&mut self, manifests: &[&Manifest], node_ports: &mut NodePorts, keep: bool) {
+        let mut fixed = BTreeSet::new();
+        let mut wishes: BTreeMap<ObjectName, BTreeSet<Purpose>> = BTreeMap::new();
+        for (manifest, draft) in services(manifests) {
+            let service = &draft.service;
+            let has_address = matches!(service.kind, ServiceKind::ClusterIp(_));
+            fixed.extend(service.ports.iter().map(|p| p.node_port));
+            fixed.insert(service.ways_in.health_check_node_port);
+            let lacking = service.ports.iter().filter(|p| p.node_port == 0);
+            let ports = lacking
+                .filter(|_| draft.wants_node_ports)
+                .map(|p| p.port.to_string());
+            let health_check = draft.wants_health_check.then(|| HEALTH_CHECK.to_owned());
+            let wish: BTreeSet<Purpose> = ports.chain(health_check).collect();
+            if has_address && !wish.is_empty() {
+                wishes.insert(manifest.name.clone(), wish);
+            }
+        }
+        let short = node_ports
+            .assign(&wishes, &fixed, keep)
+            .unwrap_or_else(|error| {
+                self.add_state_problem("node-ports.json", "NodePorts", &error);
+                BTreeSet::new()
+            });
+        for (name, wish) in &wishes {
+            let Some((Known::Service(service), problems)) =
+                self.objects.get_mut(&(Kind::Service, name.clone()))
+            else {
+                continue;
+            };
+            for port in service.ports.iter_mut().filter(|p| p.node_port == 0) {
+                port.node_port = node_ports.given(name, &port.port.to_string());
+            }
+            if wish.contains(HEALTH_CHECK) {
+                service.ways_in.health_check_node_port = node_ports.given(name, HEALTH_CHECK);
+            }
+            if short.contains(name) {
+                let reason = "all NodePorts are given out; remove Services of type NodePort";
+                problems.push(problem_of(name, "spec.ports.nodePort", reason.to_owned()));
+            }
+        }
+    }
+
+    fn add_state_problem(&mut self, file: &str, what: &str, error: &io::Error) {
+        let object = ObjectName::new("", file);
+        let problem = Problem {
+            kind: "File".to_owned(),
+            object: object.clone(),
+            field: "file".to_owned(),
+            reason: format!("cannot be written, so {what} may change at the next start: {error}"),
+        };
+        self.problems
+            .insert(("File".to_owned(), object), vec![problem]);
     }
 
     fn add_slices(&mut self, manifests: &[&Manifest], families: &Families) {

@@ -22,6 +22,10 @@ pub(super) struct ServiceDraft {
     pub(super) selector: BTreeMap<String, String>,
     /// `spec.ports`, where they lead to.
     pub(super) targets: Vec<Target>,
+    /// Its ports get NodePorts where they have none: type NodePort, or LoadBalancer that does not say otherwise.
+    pub(super) wants_node_ports: bool,
+    /// It has a health check without a port: type LoadBalancer with `externalTrafficPolicy: Local`.
+    pub(super) wants_health_check: bool,
     /// `spec.publishNotReadyAddresses`.
     pub(super) publish_not_ready: bool,
 }
@@ -115,6 +119,14 @@ pub(super) fn service(object: &core::Service) -> Converted<ServiceDraft> {
         policy,
         selector: spec.selector.clone().unwrap_or_default(),
         targets,
+        wants_node_ports: match spec.type_.as_deref() {
+            Some("NodePort") => true,
+            Some("LoadBalancer") => spec.allocate_load_balancer_node_ports.unwrap_or(true),
+            _ => false,
+        },
+        wants_health_check: spec.type_.as_deref() == Some("LoadBalancer")
+            && spec.external_traffic_policy.as_deref() == Some("Local")
+            && matches!(spec.health_check_node_port, None | Some(0)),
         publish_not_ready: spec.publish_not_ready_addresses.unwrap_or_default(),
     };
     (Some(draft), problems)

@@ -283,3 +283,49 @@ async fn ten_thousand_services_with_ten_endpoints_are_all_read() {
         100_000
     );
 }
+
+/// A Service of type LoadBalancer whose load balancer has an address.
+const BALANCED: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: ent, namespace: prod}
+spec:
+  type: LoadBalancer
+  externalTrafficPolicy: Local
+  ports: [{name: a, port: 53}, {name: b, port: 53, protocol: UDP}, {name: c, port: 80, nodePort: 30080}]
+status: {loadBalancer: {ingress: [{ip: 198.51.100.80}]}}
+";
+
+#[tokio::test]
+async fn a_load_balancer_gets_node_ports_and_a_health_check_and_keeps_its_addresses() {
+    let followed = Followed::start(&[("ent.yaml", BALANCED)]).await;
+    let service = followed.service();
+    let ports: Vec<u16> = service.ports.iter().map(|p| p.node_port).collect();
+    let health_check = service.ways_in.health_check_node_port;
+    for port in [ports[0], health_check] {
+        assert!((30_000..=32_767).contains(&port), "{port}");
+    }
+    assert_eq!(
+        ports[0], ports[1],
+        "one number of two protocols is one NodePort"
+    );
+    assert_eq!(ports[2], 30_080, "the manifest fixes it");
+    assert_ne!(health_check, ports[0]);
+    let balancer: std::net::IpAddr = "198.51.100.80".parse().unwrap();
+    assert_eq!(service.ways_in.load_balancer_ips, [balancer]);
+    assert!(followed.registry.problems().is_empty());
+}
+
+#[tokio::test]
+async fn a_service_of_type_cluster_ip_gets_no_node_port() {
+    let mut followed = Followed::start(&[("ent.yaml", ENT)]).await;
+    assert_eq!(followed.service().ports[0].node_port, 0);
+    followed.write(
+        "ent.yaml",
+        &ENT.replace("  selector", "  type: NodePort\n  selector"),
+    );
+    let open = |r: &Registry| r.service(&ent()).is_some_and(|s| s.ports[0].node_port != 0);
+    followed.until(open).await;
+    followed.write("ent.yaml", ENT);
+    followed.until(|r| !open(r)).await;
+}

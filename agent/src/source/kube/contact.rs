@@ -190,6 +190,7 @@ fn watched_kind(uri: &http::Uri) -> Option<Kind> {
         "endpointslices" => Kind::EndpointSlice,
         "namespaces" => Kind::Namespace,
         "nodes" => Kind::Node,
+        "servicecidrs" => Kind::ServiceCidr,
         _ => return None,
     })
 }

@@ -16,7 +16,7 @@ use super::{
     contact::Contact,
     resource::{Watched, events},
 };
-use crate::model::Event;
+use crate::model::{Event, Kind};
 
 /// Why a way of listing is given up.
 enum End {
@@ -24,6 +24,8 @@ enum End {
     Closed,
     /// The server does not stream lists.
     NotStreamed,
+    /// The server does not know the kind, and nobody needs it.
+    Unknown,
 }
 
 /// Follows a kind until nobody listens.
@@ -86,6 +88,10 @@ async fn forward<K: Watched>(
                 if streamed && is_refusal(&error) {
                     return End::NotStreamed;
                 }
+                if !Kind::NEEDED.contains(&K::KIND) && is_unknown(&error) {
+                    tracing::info!(kind = %K::KIND, "the API server does not know the kind");
+                    return End::Unknown;
+                }
                 report::<K>(&error, failures);
                 sleep(wait(contact.timing(), failures)).await;
                 failures += 1;
@@ -105,6 +111,16 @@ fn is_refusal(error: &watcher::Error) -> bool {
         watcher::Error::WatchError(status) => matches!(status.code, 400 | 422),
         _ => false,
     }
+}
+
+/// The server has no such resource.
+fn is_unknown(error: &watcher::Error) -> bool {
+    matches!(
+        error,
+        watcher::Error::WatchStartFailed(kube::Error::Api(status))
+            | watcher::Error::InitialListFailed(kube::Error::Api(status))
+            if status.code == 404
+    )
 }
 
 /// Says it once aloud; a server that is away for long fills no log.

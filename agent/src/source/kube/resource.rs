@@ -3,6 +3,7 @@
 use k8s_openapi::api::{
     core::v1::{Namespace, Node, Service},
     discovery::v1::EndpointSlice,
+    networking::v1::ServiceCIDR,
 };
 use kube::runtime::watcher;
 
@@ -53,6 +54,15 @@ impl Watched for Node {
     fn convert(&self) -> Converted<Object> {
         let (node, problems) = convert::node(self);
         (node.map(Object::Node), problems)
+    }
+}
+
+impl Watched for ServiceCIDR {
+    const KIND: Kind = Kind::ServiceCidr;
+
+    fn convert(&self) -> Converted<Object> {
+        let (cidr, problems) = convert::service_cidr(self);
+        (cidr.map(Object::ServiceCidr), problems)
     }
 }
 

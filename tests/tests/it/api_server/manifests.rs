@@ -33,6 +33,7 @@ fn the_api_server_accepts_every_manifest_and_gives_the_agent_no_more_rights_than
         "namespaces",
         "nodes",
         "endpointslices.discovery.k8s.io",
+        "servicecidrs.networking.k8s.io",
     ] {
         for verb in ["get", "list", "watch"] {
             let what = format!("{verb} {resource}");
@@ -42,6 +43,8 @@ fn the_api_server_accepts_every_manifest_and_gives_the_agent_no_more_rights_than
         let what = format!("update {resource}");
         assert!(!may("signpost-agent", &what), "{what}");
     }
+    assert!(may("signpost-agent", "create events.events.k8s.io"));
+    assert!(!may("signpost-dns", "create events.events.k8s.io"));
     for what in [
         "list secrets",
         "list configmaps",

@@ -274,10 +274,15 @@ impl Written {
             })
     }
 
-    /// The current generation, and those that frontends lead to.
-    pub(super) fn generations(&self) -> impl Iterator<Item = u32> {
-        let of_frontends = self.frontends.iter().map(|(_, value)| value.generation);
-        of_frontends.chain([self.generation])
+    /// How many slots of each set are in use in the current generation, and in those that frontends lead to: a frontend
+    /// that could not be replaced still leads to the old one.
+    pub(super) fn used(&self) -> impl Iterator<Item = (u32, [u32; 2])> {
+        let of_frontends = self
+            .frontends
+            .iter()
+            .map(|(_, value)| (value.generation, [value.cluster, value.local]));
+        let lengths = [self.sets.cluster.len(), self.sets.local.len()];
+        of_frontends.chain([(self.generation, lengths.map(|length| length as u32))])
     }
 }
 

@@ -6,7 +6,7 @@
 //! them. A port that goes: frontends, addresses, endpoints, slots, `services`.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io,
     net::IpAddr,
 };
@@ -284,16 +284,26 @@ impl PortTable {
         if self.retired.is_empty() {
             return Ok(());
         }
-        // A frontend that could not be replaced still leads to the old generation.
-        let generations = |w: &Written| w.generations().map(|g| (w.id, g)).collect::<Vec<_>>();
-        let used: HashSet<(u32, u32)> = self.written.values().flat_map(generations).collect();
+        let mut used: HashMap<(u32, u32), [u32; 2]> = HashMap::new();
+        for written in self.written.values() {
+            for (generation, [cluster, local]) in written.used() {
+                let most = used.entry((written.id, generation)).or_default();
+                *most = [most[0].max(cluster), most[1].max(local)];
+            }
+        }
+        let is_used = |key: &SlotKey| {
+            let of_generation = used.get(&(key.service, key.generation));
+            of_generation.is_some_and(|[cluster, local]| {
+                match key.index.checked_sub(SlotKey::LOCAL) {
+                    Some(index) => index < *local,
+                    None => key.index < *cluster,
+                }
+            })
+        };
         let mut due = Vec::new();
         self.retired.retain_mut(|retired| {
             let since = *retired.since.get_or_insert(now);
-            let in_use = retired
-                .keys
-                .iter()
-                .any(|key| used.contains(&(key.service, key.generation)));
+            let in_use = retired.keys.iter().any(is_used);
             let stays = in_use || now.saturating_sub(since) < RETIRED_FOR;
             if !stays {
                 due.append(&mut retired.keys);

@@ -486,3 +486,21 @@ fn an_address_that_others_serve_is_marked() {
     assert_eq!(told(&["10.96.0.9"]), Some(AddressValue::FOREIGN));
     assert_eq!(told(&[]), None);
 }
+
+#[test]
+fn the_slots_of_backends_that_left_without_room_go_in_a_later_sweep() {
+    let (mut maps, mut differ) = started(&ports([(port("ent"), Some(every_way(&[])))]));
+    maps.sizes.insert(map::SOURCE_RANGES, 0);
+    let without_backends = PortPlan {
+        cluster: Vec::new(),
+        local: Vec::new(),
+        members: Vec::new(),
+        ..every_way(&["10.0.0.0/8"])
+    };
+    let update = ports([(port("ent"), Some(without_backends))]);
+    assert_eq!(differ.apply(&mut maps, &update).unwrap().refused.len(), 1);
+    assert_eq!(frontend(&maps, VIP).unwrap().cluster, 0);
+    assert_eq!(maps.len::<Slots>(), 3, "somebody may still read them");
+    sweep(&mut differ, &mut maps);
+    assert_eq!(maps.len::<Slots>(), 0);
+}
