@@ -14,6 +14,7 @@ use self::{
     differ::Differ,
     pins::Pins,
     program::Programs,
+    stranded::Stranded,
     tables::{Clocks, DnsAlive, KernelTables, Tables},
 };
 use super::{Dataplane, Report, Update};
@@ -24,6 +25,8 @@ pub mod cgroup;
 pub mod differ;
 pub mod pins;
 pub mod program;
+mod sock_diag;
+mod stranded;
 mod sweep;
 pub mod sys;
 pub mod tables;
@@ -70,6 +73,7 @@ pub struct EbpfDataplane {
     tables: KernelTables,
     attacher: Attacher,
     sockets: HostSockets,
+    stranded: Stranded,
     differ: Differ,
     swept: sweep::Left,
 }
@@ -92,19 +96,32 @@ impl EbpfDataplane {
         raise_memlock_limit();
         let pins = Pins::open(&config.pin_root)?;
         let (mut tables, same_maps) = pins.maps()?;
-        let root = config.cgroup_root.clone();
+        let host = sys::namespace_cookie();
+        let root = match (&host, &config.cgroup_root) {
+            (Err(error), _) => Err(format!(
+                "the kernel does not tell network namespaces apart, which takes Linux 5.14 ({error})"
+            )),
+            (Ok(_), None) => Err(
+                "no cgroup2 is mounted here; mount it, or give its folder with --cgroup-root"
+                    .to_owned(),
+            ),
+            (Ok(_), Some(root)) => Ok(root.clone()),
+        };
         let mut differ = Differ::open(config, &mut tables)?;
         // Without the cookie no process is one of the host's.
-        differ.set_host(sys::namespace_cookie().unwrap_or_default());
+        differ.set_host(host.unwrap_or_default());
         let mut programs = Programs::load(&pins)?;
         let attacher = Attacher::take_over(hook, &pins, &programs, same_maps)?;
         let sockets = HostSockets::open(root, &pins, &mut programs, same_maps);
+        let mut stranded = Stranded::default();
+        stranded.probe();
         Ok(Self {
             pins,
             programs,
             tables,
             attacher,
             sockets,
+            stranded,
             differ,
             swept: sweep::Left::default(),
         })
@@ -164,13 +181,21 @@ impl Dataplane for EbpfDataplane {
         if !self.differ.may_deny() {
             self.write_clock(0)?;
         }
+        self.stranded
+            .stop(self.differ.take_stopped(), &mut self.tables);
         self.sockets.catch_up(&self.pins, &mut self.programs);
         self.attacher.catch_up(&self.pins, &self.programs)?;
         Ok(report)
     }
 
     fn host_processes(&self) -> String {
-        self.sockets.text()
+        let text = self.sockets.text();
+        match self.stranded.trouble() {
+            Some(why) if self.sockets.are_served() => format!(
+                "{text}, but connected UDP sockets stay with backends that serve no more: {why}"
+            ),
+            _ => text,
+        }
     }
 
     fn in_sync(&mut self) -> anyhow::Result<()> {
@@ -181,6 +206,7 @@ impl Dataplane for EbpfDataplane {
     fn sweep(&mut self) -> anyhow::Result<Report> {
         let now = now()?;
         let mut report = self.differ.sweep(&mut self.tables, now)?;
+        self.stranded.look(&mut self.tables);
         self.swept = sweep::sweep(&mut self.tables, now).context("cannot sweep the flows")?;
         report.deleted += self.swept.deleted;
         Ok(report)

@@ -23,7 +23,7 @@ use super::{
 /// The programs of the host's processes, and where they are.
 #[derive(Debug)]
 pub(super) struct HostSockets {
-    root: Option<PathBuf>,
+    root: Result<PathBuf, String>,
     state: State,
 }
 
@@ -36,10 +36,10 @@ enum State {
 }
 
 impl HostSockets {
-    /// Of the cgroups below `root`; `None` where there is no cgroup2. Attaches at once where the programs of before use
+    /// Of the cgroups below `root`, or why there is none. Attaches at once where the programs of before use
     /// these maps (`same_maps`), else in [`HostSockets::catch_up`].
     pub(super) fn open(
-        root: Option<PathBuf>,
+        root: Result<PathBuf, String>,
         pins: &Pins,
         programs: &mut Programs,
         same_maps: bool,
@@ -60,14 +60,11 @@ impl HostSockets {
             return;
         }
         let state = match &self.root {
-            None => {
-                let removed = detach(pins).err().map(|e| format!("; {e:#}"));
-                State::Failed(format!(
-                    "no cgroup2 is mounted here; mount it, or give its folder with --cgroup-root{}",
-                    removed.unwrap_or_default()
-                ))
-            }
-            Some(root) => match attach(root, pins, programs) {
+            Err(reason) => match detach(pins) {
+                Ok(()) => State::Failed(reason.clone()),
+                Err(error) => State::Failed(format!("{reason}; {error:#}")),
+            },
+            Ok(root) => match attach(root, pins, programs) {
                 Ok(()) => {
                     info!(cgroup = %root.display(), "processes of the host are served");
                     State::Attached
@@ -85,12 +82,16 @@ impl HostSockets {
 
     /// For operators: whether processes of the host are served, and why not.
     pub(super) fn text(&self) -> String {
-        let root = self.root.as_deref().unwrap_or(Path::new(""));
-        match &self.state {
-            State::Waiting => "not served yet".to_owned(),
-            State::Attached => format!("served below cgroup {}", root.display()),
-            State::Failed(reason) => format!("not served: {reason}"),
+        match (&self.state, &self.root) {
+            (State::Attached, Ok(root)) => format!("served below cgroup {}", root.display()),
+            (State::Failed(reason), _) | (_, Err(reason)) => format!("not served: {reason}"),
+            (State::Waiting, Ok(_)) => "not served yet".to_owned(),
         }
+    }
+
+    /// Whether they are.
+    pub(super) fn are_served(&self) -> bool {
+        self.state == State::Attached
     }
 }
 

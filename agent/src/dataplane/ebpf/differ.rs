@@ -5,6 +5,7 @@
 //! yet, or not any more.
 
 use anyhow::Context;
+use signpost_common::service::MemberKey;
 
 use self::{
     addresses::AddressTable, config::ConfigElement, names::NameTable, ports::PortTable,
@@ -159,6 +160,11 @@ impl Differ {
     /// Says which network namespace's processes are the host's, by its cookie. The next update carries it out.
     pub fn set_host(&mut self, cookie: u64) {
         self.config.set_host(cookie);
+    }
+
+    /// Endpoints of UDP that served and do not any more, since this was asked last.
+    pub fn take_stopped(&mut self) -> Vec<MemberKey> {
+        std::mem::take(&mut self.ports.stopped)
     }
 
     /// Whether the kernel knows every name that exists, so that it may deny others.

@@ -4,13 +4,13 @@ use std::{collections::BTreeSet, io};
 
 use signpost_common::{
     Address,
-    service::{MemberValue, RangeKey, SlotKey},
+    service::{MemberKey, MemberValue, RangeKey, SlotKey},
 };
 
 use super::{
     super::tables::{Frontends, Members, NotWritten, Services, Slots, SourceRanges, Tables},
     batch::{Batch, delete},
-    port::{Elements, Written, member_key, service_value},
+    port::{Elements, Written, member_key, serves, service_value},
     ports::Owners,
     ranges::{PRESENT, Range, range_key},
 };
@@ -75,6 +75,14 @@ impl Change {
         };
         let left: Vec<SlotKey> = keys().filter(|key| !kept(key)).collect();
         (!left.is_empty()).then_some(left)
+    }
+
+    /// The endpoints that served and do not any more.
+    pub(super) fn stopped(&self) -> impl Iterator<Item = MemberKey> {
+        let members = self.before.iter().flat_map(|before| &before.members);
+        members
+            .filter(|(at, flags)| serves(*flags) && !self.elements.member(*at).is_some_and(serves))
+            .map(|(at, _)| member_key(self.after.id, *at))
     }
 
     /// What is written of the port now; its id where that is nothing.

@@ -146,11 +146,15 @@ impl Elements {
         }
     }
 
+    /// The flags of an endpoint.
+    pub(super) fn member(&self, at: (Address, Port)) -> Option<u32> {
+        let index = self.members.binary_search_by_key(&at, |(at, _)| *at).ok()?;
+        Some(self.members[index].1)
+    }
+
     /// Whether this is one of the endpoints.
     pub(super) fn has_member(&self, at: (Address, Port)) -> bool {
-        self.members
-            .binary_search_by_key(&at, |(at, _)| *at)
-            .is_ok()
+        self.member(at).is_some()
     }
 
     /// What can be done without room for anything new: backends that `new` does not have any more leave their places
@@ -284,6 +288,11 @@ impl Written {
         let lengths = [self.sets.cluster.len(), self.sets.local.len()];
         of_frontends.chain([(self.generation, lengths.map(|length| length as u32))])
     }
+}
+
+/// Whether an endpoint with these flags serves.
+pub(super) const fn serves(flags: u32) -> bool {
+    flags & MemberValue::SERVING != 0
 }
 
 /// The key of an endpoint's element.

@@ -25,12 +25,12 @@ use super::{
     batch::delete,
     change::{self, Change},
     ids::Ids,
-    port::{Elements, Written, member_key, service_value},
+    port::{Elements, Written, member_key, serves, service_value},
     ranges::range_key,
 };
 use crate::{
     dataplane::{Refusal, Report},
-    model::ObjectName,
+    model::{ObjectName, Protocol},
     plan::{PortName, PortPlan},
 };
 
@@ -45,6 +45,8 @@ pub(super) struct PortTable {
     pub(super) ids: Ids,
     pub(super) retired: Vec<Retired>,
     pub(super) strays: Strays,
+    /// Endpoints of UDP that served and do not any more.
+    pub(super) stopped: Vec<MemberKey>,
     /// Ports that were refused.
     waiting: BTreeMap<PortName, PortPlan>,
 }
@@ -199,6 +201,9 @@ impl PortTable {
             }
             self.retired
                 .extend(change.retired_slots().map(Retired::new));
+            if change.name.protocol == Protocol::Udp {
+                self.stopped.extend(change.stopped());
+            }
             match change.into_written() {
                 Ok((name, written)) => drop(self.written.insert(name, written)),
                 Err(id) => self.ids.release(id),
@@ -229,12 +234,14 @@ impl PortTable {
             let keys = written.frontends.iter().map(|(key, _)| *key);
             gone.frontends
                 .extend(keys.filter(|key| self.owners.give_up(key, name)));
-            gone.members.extend(
-                written
-                    .members
-                    .iter()
-                    .map(|(at, _)| member_key(written.id, *at)),
-            );
+            let members = || written.members.iter();
+            gone.members
+                .extend(members().map(|(at, _)| member_key(written.id, *at)));
+            if name.protocol == Protocol::Udp {
+                let stopped = members().filter(|(_, flags)| serves(*flags));
+                self.stopped
+                    .extend(stopped.map(|(at, _)| member_key(written.id, *at)));
+            }
             slots.extend(
                 written
                     .sets

@@ -5,6 +5,7 @@ mod model;
 mod names;
 mod ports;
 mod random;
+mod stopped;
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
