@@ -107,7 +107,7 @@ causes! {
     SocketReceived = "socket_received",
     /// A process of the host was told that its connection is refused: the Service has no endpoint or no such port.
     SocketRefused = "socket_refused",
-    /// A process of the host was kept from an address: the Service's policy allows none of its endpoints here, or there is no Service.
+    /// A process of the host was kept from an address: a policy or the source ranges of the Service keep it out, or there is no Service.
     SocketDenied = "socket_denied",
     /// A helper of the kernel refused to change the packet: the packet was dropped.
     HelperFailed = "helper_failed",

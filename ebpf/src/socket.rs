@@ -136,11 +136,9 @@ fn conclude(tables: &impl Tables, result: Result<Cause, Cause>, tcp: bool) -> Ve
         Err(Cause::NoEndpointsRejected | Cause::PortRejected) => {
             (Cause::SocketRefused, Verdict::Refuse)
         }
-        Err(Cause::NoEndpointsDropped | Cause::AddressUnallocated) if tcp => {
-            (Cause::SocketDenied, Verdict::TimeOut)
-        }
-        Err(Cause::NoEndpointsDropped | Cause::AddressUnallocated) => {
-            (Cause::SocketDenied, Verdict::Deny)
+        Err(Cause::NoEndpointsDropped | Cause::AddressUnallocated | Cause::SourceRefused) => {
+            let verdict = if tcp { Verdict::TimeOut } else { Verdict::Deny };
+            (Cause::SocketDenied, verdict)
         }
         Ok(cause) | Err(cause) => (cause, Verdict::Continue),
     };

@@ -3,7 +3,7 @@
 use signpost_common::{
     Address, Cause, Port,
     dns::Config,
-    service::{FrontendKey, FrontendValue, MemberKey, MemberValue, SlotValue},
+    service::{FrontendKey, FrontendValue, MemberKey, MemberValue, RangeKey, SlotValue},
     socket::{SocketKey, SocketValue},
 };
 
@@ -77,6 +77,17 @@ impl Asked {
         Some(there.address.same(&self.address) && there.port == self.port)
     }
 
+    /// Whether the Service's source ranges have this node in them. The agent then has put the address that is asked
+    /// among them: what the node sends to an address of its own has this address as its source too.
+    #[inline(always)]
+    fn is_let_in(&self, tables: &impl Tables, frontend: &FrontendValue) -> bool {
+        tables.in_range(&RangeKey {
+            bits: RangeKey::ALL_BITS,
+            service: frontend.service,
+            address: self.address,
+        })
+    }
+
     #[inline(always)]
     fn record(
         &self,
@@ -104,8 +115,8 @@ impl Asked {
 /// Gives a socket the address of a backend.
 ///
 /// # Errors
-/// [`Cause::NoEndpointsRejected`] and [`Cause::NoEndpointsDropped`] say what the process gets; for the others the
-/// address stays as it is.
+/// [`Cause::NoEndpointsRejected`], [`Cause::NoEndpointsDropped`] and [`Cause::SourceRefused`] say what the process gets;
+/// for the others the address stays as it is.
 #[inline(always)]
 pub(super) fn translate(
     socket: &mut impl Socket,
@@ -127,6 +138,9 @@ pub(super) fn translate(
     }
     if config.flags & Config::DRAIN != 0 {
         return Err(Cause::Draining);
+    }
+    if frontend.flags & FrontendValue::SOURCE_RANGES != 0 && !asked.is_let_in(tables, frontend) {
+        return Err(Cause::SourceRefused);
     }
     let slot = choose(tables, asked, frontend)?;
     let from = asked.key(&slot.address, slot.port, SocketKey::FROM_BACKEND);

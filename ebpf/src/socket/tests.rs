@@ -7,7 +7,8 @@ use signpost_common::{
     dns::{Config, DNS_ALIVE_FOR, Network},
     name::{HashKeys, NameKey},
     service::{
-        AddressValue, FrontendKey, FrontendValue, MemberKey, MemberValue, SlotKey, SlotValue,
+        AddressValue, FrontendKey, FrontendValue, MemberKey, MemberValue, RangeKey, SlotKey,
+        SlotValue,
     },
 };
 
@@ -451,6 +452,27 @@ fn an_address_of_a_service_range_that_is_none_of_a_service_looks_like_dropped_pa
         .addresses
         .insert(nobody.ip().into(), AddressValue { flags });
     assert_eq!(connected(&tables, 1, TCP, nobody), nobody);
+}
+
+#[test]
+fn source_ranges_let_processes_in_where_the_node_is_in_them() {
+    let (vip, backends) = families()[0];
+    let mut tables = tables();
+    let flags = FrontendValue::EXTERNAL | FrontendValue::SOURCE_RANGES;
+    serve(&mut tables, SERVICE, vip, &backends, flags);
+    let mut tcp = Call::of(1, TCP, vip);
+    assert_eq!(connect(&mut tcp, &tables), Verdict::TimeOut);
+    let mut udp = Call::of(1, UDP, vip);
+    assert_eq!(sendmsg(&mut udp, &tables), Verdict::Deny);
+    // The agent does this where one of the ranges has the node's address.
+    let range = RangeKey {
+        bits: RangeKey::ALL_BITS,
+        service: SERVICE,
+        address: vip.ip().into(),
+    };
+    tables.source_ranges.insert(range, 1);
+    assert!(backends.contains(&connected(&tables, 1, TCP, vip)));
+    assert!(backends.contains(&sent(&tables, 2, vip)));
 }
 
 #[test]
