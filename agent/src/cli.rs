@@ -57,7 +57,7 @@ enum Verb {
     Backend(ListVerb),
     /// What the programs did with packets, by cause
     Counters(CountersArgs),
-    /// Remove what this instance has pinned: programs, maps, flows
+    /// Remove what this instance has pinned: programs, maps, flows; or what kube-proxy has left
     Cleanup(CleanupArgs),
     /// Print the script that completes this command in a shell
     Completions {
@@ -113,6 +113,10 @@ struct CountersArgs {
 struct CleanupArgs {
     #[command(flatten)]
     instance: Instance,
+
+    /// Remove the rules that kube-proxy has left in iptables and nftables instead, and nothing of this instance
+    #[arg(long)]
+    kube_proxy: bool,
 }
 
 /// Runs what the command line asks for.
@@ -160,7 +164,10 @@ impl Verb {
             Self::Backend(ListVerb::List(read)) => read::backends(&read)?,
             Self::Counters(CountersArgs { read, watch: false }) => read::counters(&read)?,
             Self::Counters(CountersArgs { read, watch: true }) => return read::watch(&read),
-            Self::Cleanup(CleanupArgs { instance }) => cleanup::run(&instance)?,
+            Self::Cleanup(CleanupArgs {
+                kube_proxy: true, ..
+            }) => cleanup::kube_proxy::run()?,
+            Self::Cleanup(CleanupArgs { instance, .. }) => cleanup::run(&instance)?,
             Self::Completions { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(shell, &mut Cli::command(), "signpost", &mut script);

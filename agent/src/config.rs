@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 
-use crate::plan::node_ports::NodePortAddress;
+use crate::{plan::node_ports::NodePortAddress, sysctl::ConntrackConfig};
 
 const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 
@@ -183,6 +183,19 @@ pub struct AgentConfig {
     )]
     pub metrics_address: SocketAddr,
 
+    /// Where the kernel's settings are changed; a container without privileges sees them read-only at the usual place
+    #[arg(
+        long,
+        env = "SIGNPOST_PROC_SYS",
+        value_name = "DIR",
+        default_value = "/proc/sys"
+    )]
+    pub proc_sys: PathBuf,
+
+    /// What is set of connection tracking.
+    #[command(flatten)]
+    pub conntrack: ConntrackConfig,
+
     /// What is logged, and how.
     #[command(flatten)]
     pub log: LogConfig,
@@ -321,6 +334,8 @@ impl AgentConfig {
             negative_grace = self.negative_grace,
             health_address = %self.health_address,
             metrics_address = %self.metrics_address,
+            proc_sys = ?self.proc_sys,
+            conntrack = ?self.conntrack,
             log_level = self.log.log_level,
             "the agent starts with this configuration"
         );

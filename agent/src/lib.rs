@@ -16,4 +16,5 @@ pub mod model;
 pub mod plan;
 pub mod registry;
 pub mod source;
+pub mod sysctl;
 pub mod zone;

@@ -35,11 +35,12 @@ use crate::{
     dataplane::ebpf::{EbpfConfig, EbpfDataplane, cgroup::find_root, view::View},
     feed::{self, Feed, Hello},
     interfaces::{self, Interface},
-    model::Event,
+    model::{Event, ObjectName},
     source::{
         self,
         files::{self, FilesOptions},
     },
+    sysctl,
     zone::{Name, ZoneConfig},
 };
 
@@ -140,6 +141,13 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
 
     let (events_in, events) = mpsc::channel(EVENTS);
     let (in_sync_in, in_sync) = watch::channel(false);
+    let settings = sysctl::apply(&config.proc_sys, &config.conntrack, &node);
+    let settings = Event::Problems {
+        kind: "Sysctl".to_owned(),
+        object: ObjectName::new("", node.clone()),
+        problems: settings,
+    };
+    events_in.send(settings).await?;
     let source = source(config.clone(), node.clone(), events_in, in_sync_in);
     parts.spawn(part("source", source));
     let (interfaces_in, interfaces) = mpsc::channel(INTERFACES);
