@@ -9,10 +9,12 @@ use std::{
 };
 
 use anyhow::Context as _;
-use futures::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _};
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
+use rtnetlink::{Handle, MulticastGroup};
 use tokio::{sync::watch, time::sleep};
+
+use crate::netlink::connect;
 
 /// An address is set up in several steps.
 const SETTLE: Duration = Duration::from_millis(2);
@@ -20,6 +22,14 @@ const SETTLE: Duration = Duration::from_millis(2);
 const AGAIN: Duration = Duration::from_secs(10);
 /// Destinations that no packet is sent to: their way leads by the default route (RFC 5737, RFC 3849).
 const FAR: [(&str, &str); 2] = [("0.0.0.0:0", "192.0.2.1:9"), ("[::]:0", "[2001:db8::1]:9")];
+
+/// What changes addresses, and which of them is preferred.
+const GROUPS: [MulticastGroup; 4] = [
+    MulticastGroup::Ipv4Ifaddr,
+    MulticastGroup::Ipv6Ifaddr,
+    MulticastGroup::Ipv4Route,
+    MulticastGroup::Ipv6Route,
+];
 
 /// What the node's interfaces have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,7 +47,7 @@ pub struct LocalAddresses {
 pub async fn follow(addresses: watch::Sender<Option<LocalAddresses>>) -> anyhow::Result<()> {
     const FAILED: &str =
         "this node's addresses cannot be listed; does the agent have CAP_NET_ADMIN?";
-    let (mut handle, mut notices) = connect().context(FAILED)?;
+    let (mut handle, mut notices) = connect(&GROUPS).context(FAILED)?;
     loop {
         let now = Some(list(&handle).await.context(FAILED)?);
         addresses.send_if_modified(|before| {
@@ -49,7 +59,7 @@ pub async fn follow(addresses: watch::Sender<Option<LocalAddresses>>) -> anyhow:
             notice = notices.next() => {
                 if notice.is_none() {
                     // The kernel dropped notices that were not read in time, which ends the connection.
-                    (handle, notices) = connect().context(FAILED)?;
+                    (handle, notices) = connect(&GROUPS).context(FAILED)?;
                     continue;
                 }
                 sleep(SETTLE).await;
@@ -59,18 +69,6 @@ pub async fn follow(addresses: watch::Sender<Option<LocalAddresses>>) -> anyhow:
             () = addresses.closed() => return Ok(()),
         }
     }
-}
-
-fn connect() -> std::io::Result<(Handle, impl Stream<Item: Send> + Send + Unpin)> {
-    let groups = [
-        MulticastGroup::Ipv4Ifaddr,
-        MulticastGroup::Ipv6Ifaddr,
-        MulticastGroup::Ipv4Route,
-        MulticastGroup::Ipv6Route,
-    ];
-    let (connection, handle, notices) = new_multicast_connection(&groups)?;
-    tokio::spawn(connection);
-    Ok((handle, notices))
 }
 
 async fn list(handle: &Handle) -> Result<LocalAddresses, rtnetlink::Error> {

@@ -7,10 +7,12 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Context as _;
-use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use futures::{StreamExt as _, TryStreamExt as _};
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
-use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
+use rtnetlink::{Handle, MulticastGroup};
 use tokio::{sync::mpsc, time::sleep};
+
+use crate::netlink::connect;
 
 /// A container's network is set up in several steps; each of them is a notice.
 const SETTLE: Duration = Duration::from_millis(2);
@@ -47,7 +49,7 @@ pub async fn follow(
     events: mpsc::Sender<InterfaceEvent>,
 ) -> anyhow::Result<()> {
     const FAILED: &str = "network interfaces cannot be listed; does the agent have CAP_NET_ADMIN?";
-    let (mut handle, mut notices) = connect().context(FAILED)?;
+    let (mut handle, mut notices) = connect(&[MulticastGroup::Link]).context(FAILED)?;
     let mut known = BTreeMap::new();
     let mut first = true;
     loop {
@@ -66,7 +68,7 @@ pub async fn follow(
             notice = notices.next() => {
                 if notice.is_none() {
                     // The kernel dropped notices that were not read in time, which ends the connection.
-                    (handle, notices) = connect().context(FAILED)?;
+                    (handle, notices) = connect(&[MulticastGroup::Link]).context(FAILED)?;
                     continue;
                 }
                 sleep(SETTLE).await;
@@ -76,12 +78,6 @@ pub async fn follow(
             () = events.closed() => return Ok(()),
         }
     }
-}
-
-fn connect() -> std::io::Result<(Handle, impl Stream<Item: Send> + Send + Unpin)> {
-    let (connection, handle, notices) = new_multicast_connection(&[MulticastGroup::Link])?;
-    tokio::spawn(connection);
-    Ok((handle, notices))
 }
 
 async fn list(

@@ -13,6 +13,7 @@ pub mod dns;
 pub mod feed;
 pub mod interfaces;
 pub mod model;
+mod netlink;
 pub mod plan;
 pub mod registry;
 pub mod source;
