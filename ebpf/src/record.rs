@@ -104,6 +104,7 @@ fn choose_set(tables: &impl Tables, work: &mut Work) -> Result<(), Cause> {
 fn write_entries<T: Tables>(tables: &T, work: &mut Work, check: u32, other_port: bool) {
     let Work {
         key,
+        frontend_key,
         frontend,
         slot,
         flow,
@@ -116,7 +117,9 @@ fn write_entries<T: Tables>(tables: &T, work: &mut Work, check: u32, other_port:
     // A pod that gets a packet from its own address would answer itself, past the interface.
     flow.source = if hairpin { key.destination } else { key.source };
     flow.source_port = key.source_port;
-    if other_port {
+    // At a NodePort that is the node's own address: from the same port, a process of the host may talk to this backend.
+    let of_host = hairpin && !frontend_key.address.same(&key.destination);
+    if other_port || of_host {
         flow.source_port = Port::new(random_port(tables));
     }
     flow.destination = slot.address;
