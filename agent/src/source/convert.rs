@@ -26,11 +26,11 @@ use crate::model::{Event, Family, Kind, Node, Object, ObjectName, Problem, Servi
 /// What became of an object: none of it where its name or type cannot be used at all.
 pub type Converted<T> = (Option<T>, Vec<Problem>);
 
-/// A Service or EndpointSlice with this label is served by somebody else (KEP-2447).
+/// A Service with this label is served by somebody else (KEP-2447).
 const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 /// The taint that the cluster autoscaler puts on a node before it deletes it.
 const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
-/// A Service or EndpointSlice with this label has no virtual address to serve.
+/// An EndpointSlice with this label is of a Service without a virtual address.
 const HEADLESS: &str = "service.kubernetes.io/headless";
 
 /// What a source says of an object that was converted.
@@ -108,10 +108,20 @@ pub fn service_cidr(cidr: &networking::ServiceCIDR) -> Converted<ServiceCidr> {
     (Some(ServiceCidr { name, networks }), report.problems)
 }
 
-/// Whether the labels leave a Service or an EndpointSlice to us.
-pub(super) fn is_proxied(meta: &ObjectMeta) -> bool {
-    let has = |label| meta.labels.as_ref().is_some_and(|l| l.contains_key(label));
-    !has(PROXY_NAME) && !has(HEADLESS)
+/// Whether a Service is ours to serve by its labels. Other than at EndpointSlices, kube-proxy heeds no label of headless
+/// ones here (1.36).
+pub(super) fn service_is_proxied(meta: &ObjectMeta) -> bool {
+    !has_label(meta, PROXY_NAME)
+}
+
+/// Whether the endpoints of an EndpointSlice are for virtual addresses. Other than at Services, kube-proxy heeds no name
+/// of another proxy here (1.36).
+pub(super) fn slice_is_proxied(meta: &ObjectMeta) -> bool {
+    !has_label(meta, HEADLESS)
+}
+
+fn has_label(meta: &ObjectMeta, label: &str) -> bool {
+    meta.labels.as_ref().is_some_and(|l| l.contains_key(label))
 }
 
 /// Collects what is wrong with one object.

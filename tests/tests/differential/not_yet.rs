@@ -5,7 +5,6 @@ use crate::{
     place::{Client, Node},
     run::Look,
     scenario::At,
-    table::changes::{LABELS_OF_SERVICES, LABELS_OF_SLICES},
     world::Provider,
 };
 
@@ -26,29 +25,7 @@ pub(crate) const NOT_YET: &[NotYet] = &[
         },
     },
     NotYet {
-        what: "pods reach no NodePorts",
-        shows: |look| look.case.client.is_pod() && matches!(look.case.target.at, At::NodePort(_)),
-    },
-    NotYet {
-        what: "everybody is let in at ingress addresses of load balancers",
-        shows: |look| {
-            let mut services = look.scenario.steps.iter().flat_map(|step| &step.services);
-            look.case.target.at == At::Ingress && services.any(|s| !s.ranges.is_empty())
-        },
-    },
-    NotYet {
-        what: "there is no session affinity",
-        shows: |look| {
-            let mut services = look.scenario.steps.iter().flat_map(|step| &step.services);
-            services.any(|service| service.affinity.is_some())
-        },
-    },
-    NotYet {
         what: "ports and addresses of the ranges of ClusterIPs that no Service has are left to the network",
         shows: |look| look.case.target.at != At::ExternalIp && look.has_left(Provider::Signpost),
-    },
-    NotYet {
-        what: "labels that leave an object to others are heeded where kube-proxy does not",
-        shows: |look| [LABELS_OF_SERVICES, LABELS_OF_SLICES].contains(&look.scenario.name.as_str()),
     },
 ];

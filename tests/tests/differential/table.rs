@@ -4,7 +4,7 @@ use crate::scenario::Scenario;
 
 mod affinity;
 mod balancers;
-pub(crate) mod changes;
+mod changes;
 mod endpoints;
 mod generated;
 mod hairpin;

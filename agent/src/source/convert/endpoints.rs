@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1 as api;
 
-use super::{Report, field, is_proxied, name};
+use super::{Report, field, name, slice_is_proxied};
 use crate::model::{Endpoint, EndpointPort, EndpointSlice, Family, ObjectName, Problem};
 
 /// Whether the control plane mirrors an Endpoints object: not those that say so, nor locks of leader elections.
@@ -30,7 +30,7 @@ pub fn endpoints(endpoints: &api::Endpoints) -> (Vec<EndpointSlice>, Vec<Problem
     if !named {
         return (Vec::new(), report.problems);
     }
-    let proxied = is_proxied(&endpoints.metadata);
+    let proxied = slice_is_proxied(&endpoints.metadata);
     let mut slices = Vec::new();
     let subsets = endpoints.subsets.as_deref().unwrap_or_default();
     for (index, subset) in subsets.iter().enumerate() {

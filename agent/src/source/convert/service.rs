@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use k8s_openapi::api::core::v1 as api;
 
-use super::{Converted, Report, field, is_proxied, name, ways_in::ways_in};
+use super::{Converted, Report, field, name, service_is_proxied, ways_in::ways_in};
 use crate::model::{Family, Service, ServiceKind, ServicePort};
 
 /// Seconds for which a client stays with its endpoint, where the Service does not say (API default).
@@ -62,7 +62,7 @@ pub fn service(service: &api::Service, addresses: Addresses) -> Converted<Servic
             spec.external_traffic_policy.as_deref(),
         ),
         affinity_timeout: affinity(&mut report, spec),
-        proxied: is_proxied(&service.metadata),
+        proxied: service_is_proxied(&service.metadata),
     };
     (Some(service), report.problems)
 }
@@ -332,13 +332,13 @@ mod tests {
     }
 
     #[rstest]
-    #[case("service.kubernetes.io/service-proxy-name")]
-    #[case("service.kubernetes.io/headless")]
-    fn labels_leave_a_service_to_others(#[case] label: &str) {
+    #[case("service.kubernetes.io/service-proxy-name", false)]
+    #[case("service.kubernetes.io/headless", true)]
+    fn the_name_of_a_proxy_leaves_a_service_to_others(#[case] label: &str, #[case] ours: bool) {
         let mut object = object(json!({"clusterIP": "10.0.0.1"}));
         object.metadata.labels = Some([(label.to_owned(), String::new())].into());
         let (service, _) = super::service(&object, Addresses::Given);
-        assert!(!service.unwrap().proxied);
+        assert_eq!(service.unwrap().proxied, ours);
     }
 
     #[test]

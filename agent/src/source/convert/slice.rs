@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use k8s_openapi::{api::discovery::v1 as api, jiff::Timestamp};
 
-use super::{Converted, Report, field, is_proxied, name};
+use super::{Converted, Report, field, name, slice_is_proxied};
 use crate::model::{Endpoint, EndpointPort, EndpointSlice, Family};
 
 const SERVICE: &str = "kubernetes.io/service-name";
@@ -50,7 +50,7 @@ pub fn slice(slice: &api::EndpointSlice) -> Converted<EndpointSlice> {
             .enumerate()
             .filter_map(|(index, e)| endpoint(&mut report, &mut names, family, index, e))
             .collect(),
-        proxied: is_proxied(meta),
+        proxied: slice_is_proxied(meta),
         triggered: triggered.map(Timestamp::as_millisecond),
     };
     (Some(slice), report.problems)
@@ -179,6 +179,18 @@ mod tests {
             object[key] = value.clone();
         }
         slice(&serde_json::from_value(object).unwrap())
+    }
+
+    #[rstest]
+    #[case("service.kubernetes.io/headless", false)]
+    #[case("service.kubernetes.io/service-proxy-name", true)]
+    fn only_the_label_of_headless_services_keeps_endpoints_from_virtual_addresses(
+        #[case] label: &str,
+        #[case] ours: bool,
+    ) {
+        let metadata = json!({"namespace": "a", "name": "x-1", "labels": {label: ""}});
+        let (slice, _) = converted(json!({"metadata": metadata}));
+        assert_eq!(slice.unwrap().proxied, ours);
     }
 
     #[test]

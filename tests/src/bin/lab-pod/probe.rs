@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use futures::{StreamExt as _, stream};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use signpost_tests::lab::probe::{Protocol, Question, Seen, Sight};
@@ -54,8 +54,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
 /// Connections by the name that was given to them.
 type Kept = Rc<RefCell<HashMap<String, Connection>>>;
 
-/// Local ports, on which nothing of a node listens.
-const PORTS: std::ops::Range<u16> = 12_000..61_000;
+/// Local ports, beside those of NodePorts. All probers begin with the first, so that flows meet which only differ in
+/// their client.
+const PORTS: std::ops::Range<u16> = 33_000..61_000;
 
 thread_local! {
     /// The next local port of each protocol.
@@ -149,14 +150,17 @@ async fn open(question: &Question) -> anyhow::Result<Connection> {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    let local = SocketAddr::new(any, next_port(question));
+    let next = || SocketAddr::new(any, next_port(question));
     match question.protocol {
         Protocol::Tcp => {
             let socket = match question.to {
                 SocketAddr::V4(_) => TcpSocket::new_v4()?,
                 SocketAddr::V6(_) => TcpSocket::new_v6()?,
             };
-            socket.bind(local)?;
+            // Other processes of the node use ports of these as well.
+            while let Err(error) = socket.bind(next()) {
+                ensure!(error.kind() == io::ErrorKind::AddrInUse, error);
+            }
             let stream = socket.connect(question.to).await?;
             stream.set_nodelay(true)?;
             // A reset at the end: no TIME_WAIT that a later attempt from the same port could run into.
@@ -164,7 +168,7 @@ async fn open(question: &Question) -> anyhow::Result<Connection> {
             Ok(Connection::Tcp(BufReader::new(stream)))
         }
         Protocol::Udp => {
-            let socket = UdpSocket::bind(local).await?;
+            let socket = UdpSocket::bind(next()).await?;
             socket.connect(question.to).await?;
             Ok(Connection::Udp(socket))
         }

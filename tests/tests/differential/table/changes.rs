@@ -12,10 +12,6 @@ use crate::{
     },
 };
 
-pub(crate) const LABELS_OF_SERVICES: &str =
-    "the label of headless Services means nothing at a Service";
-pub(crate) const LABELS_OF_SLICES: &str = "the label of another proxy means nothing at slices";
-
 pub(crate) fn scenarios() -> Vec<Scenario> {
     [endpoints(), services(), flows()].concat()
 }
@@ -79,7 +75,7 @@ fn services() -> Vec<Scenario> {
             .sees(Pod(One), VIP, reaches(&[A1]))
             .step([here().label("service.kubernetes.io/service-proxy-name", "other")])
             .sees(Pod(One), VIP, silence()),
-        Scenario::new(LABELS_OF_SERVICES)
+        Scenario::new("the label of headless Services means nothing at a Service")
             .step([here().label("service.kubernetes.io/headless", "")])
             .sees(Pod(One), VIP, reaches(&[A1])),
         Scenario::new(
@@ -91,7 +87,7 @@ fn services() -> Vec<Scenario> {
         .sees(Pod(One), VIP, reaches(&[A1]))
         .step([here().label_of_slices("service.kubernetes.io/headless", "")])
         .sees(Pod(One), VIP, refused()),
-        Scenario::new(LABELS_OF_SLICES)
+        Scenario::new("the label of another proxy means nothing at slices")
             .step([here().label_of_slices("service.kubernetes.io/service-proxy-name", "other")])
             .sees(Pod(One), VIP, reaches(&[A1])),
         Scenario::new("a Service becomes an external name and a Service again")
