@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -51,19 +52,28 @@ const RETRY_TICKS: u64 = 5;
 /// Events taken in at once.
 const BATCH: usize = 1024;
 
-/// A dataplane that acts at pods' interfaces.
+/// A dataplane that acts at interfaces of pods and of the node.
 pub trait AtInterfaces {
     /// Attaches the programs. An interface that has them keeps them.
     ///
     /// # Errors
-    /// Where they cannot be attached; that pod is not served.
+    /// Where they cannot be attached; what is beyond it is not served.
     fn attach(&mut self, interface: &Interface) -> anyhow::Result<()>;
 
-    /// Forgets an interface that is gone.
+    /// Forgets an interface that is gone, or is not to have programs any more.
     ///
     /// # Errors
     /// Where something of it cannot be removed.
-    fn detach(&mut self, interface: &Interface) -> anyhow::Result<()>;
+    fn forget(&mut self, index: u32) -> anyhow::Result<()>;
+
+    /// The indexes of the interfaces that have the programs, those attached by agents before this one too.
+    fn attached(&self) -> Vec<u32>;
+
+    /// The addresses that masqueraded packets get where the interface that they leave by has none.
+    ///
+    /// # Errors
+    /// Where they cannot be told to the programs.
+    fn set_addresses(&mut self, addresses: &BTreeSet<IpAddr>) -> anyhow::Result<()>;
 }
 
 /// What the loop hears.
@@ -71,7 +81,7 @@ pub trait AtInterfaces {
 pub struct Inputs {
     /// What the source says.
     pub events: mpsc::Receiver<Event>,
-    /// Pods' interfaces that come and go.
+    /// Interfaces that come and go.
     pub interfaces: mpsc::Receiver<InterfaceEvent>,
     /// The addresses of this node's interfaces, once they are known.
     pub addresses: watch::Receiver<Option<LocalAddresses>>,
@@ -231,6 +241,9 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
 
     fn addresses(&mut self, addresses: Option<LocalAddresses>) {
         if let Some(addresses) = addresses {
+            if let Err(error) = self.dataplane.set_addresses(&addresses.preferred) {
+                tracing::warn!("masqueraded packets keep the address that they had: {error:#}");
+            }
             self.desired.set_local(addresses);
         }
     }
@@ -392,22 +405,32 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
             InterfaceEvent::Added(interface) => self.attach(interface),
             InterfaceEvent::Removed(index) => {
                 self.unattached.remove(&index);
-                if let Some(interface) = self.interfaces.remove(&index)
-                    && let Err(error) = self.dataplane.detach(&interface)
-                {
-                    tracing::warn!(
-                        interface = interface.name,
-                        "left behind by an interface that is gone: {error:#}"
-                    );
+                if let Some(interface) = self.interfaces.remove(&index) {
+                    self.forget(index, &interface.name);
                 }
             }
             InterfaceEvent::Listed => {
+                for index in self.dataplane.attached() {
+                    if !self.interfaces.contains_key(&index) {
+                        self.forget(index, "of an agent before this one");
+                    }
+                }
                 if let Some(guard) = self.guards.attached.take() {
                     guard.done();
                 }
             }
         }
         self.notice();
+    }
+
+    fn forget(&mut self, index: u32, name: &str) {
+        if let Err(error) = self.dataplane.forget(index) {
+            tracing::warn!(
+                interface = name,
+                index,
+                "left behind by an interface that is gone: {error:#}"
+            );
+        }
     }
 
     fn attach(&mut self, interface: Interface) {

@@ -152,6 +152,16 @@ pub struct AgentConfig {
     )]
     pub pod_interfaces: Vec<String>,
 
+    /// Names of the uplinks and tunnels, for clients and backends on other machines; `*` stands for any letters
+    /// [default: tunnels, and interfaces that carry a global address and are not the pods' bridge]
+    #[arg(
+        long,
+        env = "SIGNPOST_WIRE_INTERFACES",
+        value_name = "PATTERN",
+        value_delimiter = ','
+    )]
+    pub wire_interfaces: Vec<String>,
+
     /// Root of the cgroup2 hierarchy of this node [default: found in /proc/self/mountinfo]
     #[arg(long, env = "SIGNPOST_CGROUP_ROOT", value_name = "DIR")]
     pub cgroup_root: Option<PathBuf>,
@@ -327,6 +337,7 @@ impl AgentConfig {
             cluster_cidr = ?self.cluster_cidr,
             masquerade_all = self.masquerade_all,
             pod_interfaces = ?self.pod_interfaces,
+            wire_interfaces = ?self.wire_interfaces,
             bpffs_root = ?self.instance.bpffs_root,
             state_folder = ?self.instance.state_folder,
             run_folder = ?self.run_folder,

@@ -1,37 +1,73 @@
-//! Pods' host-side interfaces of this node, followed over rtnetlink as they come and go.
+//! The interfaces of this node that get programs, followed over rtnetlink as they come and go: pods' host-side
+//! interfaces, uplinks and tunnels.
 //!
 //! A pod's interface is a veth whose other end is in another network namespace and whose name matches; routed or a
-//! bridge's port makes no difference. The kernel's notices only say that it is time to look; what is there is read from a list of all links. So a notice
-//! that is lost, or an interface that is renamed, is no special case.
+//! bridge's port makes no difference. The kernel's notices only say that it is time to look; what is there is read from a
+//! list of all links and addresses. So a notice that is lost, or an interface that is renamed, is no special case.
+
+mod survey;
 
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Context as _;
 use futures::{StreamExt as _, TryStreamExt as _};
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 use rtnetlink::{Handle, MulticastGroup};
 use tokio::{sync::mpsc, time::sleep};
 
+pub use survey::Addresses;
+use survey::Link;
+
 use crate::netlink::connect;
 
+/// What the kernel gives notice of.
+const NEWS: [MulticastGroup; 3] = [
+    MulticastGroup::Link,
+    MulticastGroup::Ipv4Ifaddr,
+    MulticastGroup::Ipv6Ifaddr,
+];
 /// A container's network is set up in several steps; each of them is a notice.
 const SETTLE: Duration = Duration::from_millis(2);
 /// The list is read again after so long even without a notice.
 const AGAIN: Duration = Duration::from_secs(10);
 
-/// A pod's host-side interface of this node.
+/// An interface of this node that gets programs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Interface {
     /// Its index.
     pub index: u32,
     /// Its name.
     pub name: String,
+    /// What is beyond it.
+    pub place: Place,
+    /// Its packets have an Ethernet header.
+    pub ethernet: bool,
+    /// The addresses that masqueraded packets get when they leave by it: its own, else those of the bridge that it is
+    /// a port of. Where it has none the node's are used.
+    pub addresses: Addresses,
+}
+
+/// What is beyond an interface, which says what programs it gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// A pod.
+    Pod,
+    /// Other machines: an uplink or a tunnel.
+    Wire,
+}
+
+/// Names of interfaces; `*` stands for any letters.
+#[derive(Clone, Debug, Default)]
+pub struct Patterns {
+    /// Those of pods' interfaces.
+    pub pods: Vec<String>,
+    /// Those of uplinks and tunnels; none lets them be found.
+    pub wires: Vec<String>,
 }
 
 /// News of interfaces.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InterfaceEvent {
-    /// A pod's interface is there.
+    /// An interface is there, or its addresses are others now.
     Added(Interface),
     /// The interface with this index is gone.
     Removed(u32),
@@ -39,17 +75,16 @@ pub enum InterfaceEvent {
     Listed,
 }
 
-/// Follows the interfaces whose names match one of the patterns (`*` stands for any letters), in the network
-/// namespace of the thread that runs this first, until nobody listens.
+/// Follows the interfaces in the network namespace of the thread that runs this first, until nobody listens.
 ///
 /// # Errors
 /// Where netlink cannot be used.
 pub async fn follow(
-    patterns: Vec<String>,
+    patterns: Patterns,
     events: mpsc::Sender<InterfaceEvent>,
 ) -> anyhow::Result<()> {
     const FAILED: &str = "network interfaces cannot be listed; does the agent have CAP_NET_ADMIN?";
-    let (mut handle, mut notices) = connect(&[MulticastGroup::Link]).context(FAILED)?;
+    let (mut handle, mut notices) = connect(&NEWS).context(FAILED)?;
     let mut known = BTreeMap::new();
     let mut first = true;
     loop {
@@ -68,7 +103,7 @@ pub async fn follow(
             notice = notices.next() => {
                 if notice.is_none() {
                     // The kernel dropped notices that were not read in time, which ends the connection.
-                    (handle, notices) = connect(&[MulticastGroup::Link]).context(FAILED)?;
+                    (handle, notices) = connect(&NEWS).context(FAILED)?;
                     continue;
                 }
                 sleep(SETTLE).await;
@@ -82,57 +117,41 @@ pub async fn follow(
 
 async fn list(
     handle: &Handle,
-    patterns: &[String],
-) -> Result<BTreeMap<u32, String>, rtnetlink::Error> {
-    let mut links = handle.link().get().execute();
-    let mut found = BTreeMap::new();
-    while let Some(link) = links.try_next().await? {
-        if let Some(name) = pod_interface(&link)
-            && patterns.iter().any(|pattern| matches(pattern, name))
-        {
-            found.insert(link.header.index, name.to_owned());
-        }
-    }
-    Ok(found)
+    patterns: &Patterns,
+) -> Result<BTreeMap<u32, Interface>, rtnetlink::Error> {
+    let links: Vec<_> = handle.link().get().execute().try_collect().await?;
+    let addresses: Vec<_> = handle.address().get().execute().try_collect().await?;
+    let links: Vec<Link> = links.iter().map(Link::of).collect();
+    Ok(survey::survey(
+        &links,
+        &survey::addresses(&addresses),
+        patterns,
+    ))
 }
 
-/// The name of a link that may be a pod's host-side interface. The kernel numbers the other end's namespace where it is
-/// not this one.
-fn pod_interface(link: &LinkMessage) -> Option<&str> {
-    let mut name = None;
-    let (mut veth, mut elsewhere) = (false, false);
-    for attribute in &link.attributes {
-        match attribute {
-            LinkAttribute::IfName(text) => name = Some(text.as_str()),
-            LinkAttribute::LinkInfo(infos) => {
-                veth = infos.contains(&LinkInfo::Kind(InfoKind::Veth));
-            }
-            LinkAttribute::LinkNetNsId(_) => elsewhere = true,
-            _ => {}
-        }
-    }
-    name.filter(|_| veth && elsewhere)
-}
-
-/// What has to be said so that whoever knew `before` knows `after`. A renamed interface is a new one.
+/// What has to be said so that whoever knew `before` knows `after`. A renamed interface is a new one; one with other
+/// addresses stays what it is.
 fn difference(
-    before: &BTreeMap<u32, String>,
-    after: &BTreeMap<u32, String>,
+    before: &BTreeMap<u32, Interface>,
+    after: &BTreeMap<u32, Interface>,
 ) -> Vec<InterfaceEvent> {
+    let is_same = |one: &Interface, other: &Interface| {
+        (&one.name, one.place, one.ethernet) == (&other.name, other.place, other.ethernet)
+    };
     let gone = before
-        .iter()
-        .filter(|(index, name)| after.get(index) != Some(name))
-        .map(|(index, _)| InterfaceEvent::Removed(*index));
+        .values()
+        .filter(|old| after.get(&old.index).is_none_or(|new| !is_same(old, new)))
+        .map(|old| InterfaceEvent::Removed(old.index));
     let come = after
-        .iter()
-        .filter(|(index, name)| before.get(index) != Some(name))
-        .map(|(index, name)| {
-            InterfaceEvent::Added(Interface {
-                index: *index,
-                name: name.clone(),
-            })
-        });
+        .values()
+        .filter(|new| before.get(&new.index) != Some(new))
+        .map(|new| InterfaceEvent::Added(new.clone()));
     gone.chain(come).collect()
+}
+
+/// Whether a name matches one of the patterns.
+fn matches_any(patterns: &[String], name: &str) -> bool {
+    patterns.iter().any(|pattern| matches(pattern, name))
 }
 
 /// Whether a name matches a pattern in which `*` stands for any letters, also none.
@@ -167,19 +186,50 @@ mod tests {
         }
     }
 
+    fn named(name: &str) -> Interface {
+        Interface {
+            index: 7,
+            name: name.to_owned(),
+            place: Place::Pod,
+            ethernet: true,
+            addresses: Addresses::default(),
+        }
+    }
+
+    fn news(before: Interface, after: Interface) -> Vec<InterfaceEvent> {
+        difference(
+            &BTreeMap::from([(7, before)]),
+            &BTreeMap::from([(7, after)]),
+        )
+    }
+
     #[test]
-    fn an_interface_that_is_renamed_goes_and_comes() {
-        let named = |name: &str| BTreeMap::from([(7, name.to_owned())]);
+    fn an_interface_that_is_renamed_or_has_another_place_goes_and_comes() {
+        let wire = Interface {
+            place: Place::Wire,
+            ..named("veth1")
+        };
+        for after in [named("veth2"), wire] {
+            assert_eq!(
+                news(named("veth1"), after.clone()),
+                [InterfaceEvent::Removed(7), InterfaceEvent::Added(after)]
+            );
+        }
+        assert_eq!(news(named("veth1"), named("veth1")), []);
+    }
+
+    #[test]
+    fn an_interface_with_another_address_stays() {
+        let after = Interface {
+            addresses: Addresses {
+                v4: Some([192, 0, 2, 1].into()),
+                v6: None,
+            },
+            ..named("eth0")
+        };
         assert_eq!(
-            difference(&named("veth1"), &named("veth2")),
-            [
-                InterfaceEvent::Removed(7),
-                InterfaceEvent::Added(Interface {
-                    index: 7,
-                    name: "veth2".to_owned()
-                })
-            ]
+            news(named("eth0"), after.clone()),
+            [InterfaceEvent::Added(after)]
         );
-        assert_eq!(difference(&named("veth1"), &named("veth1")), []);
     }
 }

@@ -6,7 +6,7 @@
 //! the stack drops. The way back is found at the same interface by backend, address and port; it makes the client the
 //! destination again, before the stack sees the packet.
 
-use signpost_common::{Address, Cause, Port, flow::FlowValue};
+use signpost_common::{Address, Cause, Port, device::DeviceValue, flow::FlowValue};
 
 use crate::{
     rewrite,
@@ -41,11 +41,10 @@ pub(crate) fn random_port(tables: &impl Tables) -> u16 {
 #[inline(always)]
 pub fn complete<T: Tables>(tables: &T, work: &mut Work, device: u32) -> Result<(), Cause> {
     let v4 = work.flow.destination.is_v4();
-    let address = match tables.device(device) {
-        Some(device) if v4 => device.v4,
-        Some(device) => device.v6,
-        None => Address::UNSPECIFIED,
-    };
+    let mut address = address_of(tables, device, v4);
+    if address.same(&Address::UNSPECIFIED) {
+        address = address_of(tables, DeviceValue::ANY, v4);
+    }
     if address.same(&Address::UNSPECIFIED) {
         return Err(Cause::NoMasqueradeAddress);
     }
@@ -83,6 +82,15 @@ pub fn complete<T: Tables>(tables: &T, work: &mut Work, device: u32) -> Result<(
         tables.remove_flow(&work.there_key);
     }
     replace(tables, work)
+}
+
+#[inline(always)]
+fn address_of(tables: &impl Tables, device: u32, v4: bool) -> Address {
+    match tables.device(device) {
+        Some(device) if v4 => device.v4,
+        Some(device) => device.v6,
+        None => Address::UNSPECIFIED,
+    }
 }
 
 /// The way back, apart from its port.

@@ -41,7 +41,7 @@ pub trait Tables {
     /// Whether a longest match exists for a network of a service port, or of the cluster.
     fn in_range(&self, key: &RangeKey) -> bool;
 
-    /// The addresses of masqueraded packets that leave by an interface.
+    /// The addresses of masqueraded packets that leave by an interface, or by any ([`DeviceValue::ANY`]).
     fn device(&self, ifindex: u32) -> Option<DeviceValue>;
 
     /// Copies a flow to `to`, and marks it as used now, with flags added. `check` is [`FlowKey::check`] of the key.

@@ -2,15 +2,15 @@
 
 use std::{
     collections::BTreeSet,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, ensure};
 use ipnet::IpNet;
-use signpost_common::Cause;
+use signpost_common::{Cause, device::DeviceValue};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -34,7 +34,7 @@ use crate::{
     config::{AgentConfig, Source},
     dataplane::ebpf::{EbpfConfig, EbpfDataplane, cgroup::find_root, view::View},
     feed::{self, Feed, Hello},
-    interfaces::{self, Interface},
+    interfaces::{self, Addresses, Interface, Patterns, Place},
     model::{Event, ObjectName},
     source::{
         self,
@@ -151,7 +151,11 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
     let source = source(config.clone(), node.clone(), events_in, in_sync_in);
     parts.spawn(part("source", source));
     let (interfaces_in, interfaces) = mpsc::channel(INTERFACES);
-    let follower = interfaces::follow(config.pod_interfaces.clone(), interfaces_in);
+    let patterns = Patterns {
+        pods: config.pod_interfaces.clone(),
+        wires: config.wire_interfaces.clone(),
+    };
+    let follower = interfaces::follow(patterns, interfaces_in);
     parts.spawn(part("watch of interfaces", follower));
 
     let (checks_in, checks) = watch::channel(ServiceHealth::default());
@@ -399,10 +403,37 @@ impl Kernel for Pinned {
 
 impl AtInterfaces for EbpfDataplane {
     fn attach(&mut self, interface: &Interface) -> anyhow::Result<()> {
-        Self::attach(self, interface.index, &interface.name)
+        ensure!(
+            interface.ethernet,
+            "interface {}: its packets have no Ethernet header, which the programs need; NodePorts and masqueraded \
+             Services do not work over it",
+            interface.name
+        );
+        let Addresses { v4, v6 } = interface.addresses;
+        self.set_device(interface.index, v4, v6)?;
+        match interface.place {
+            Place::Pod => Self::attach(self, interface.index, &interface.name),
+            Place::Wire => self.attach_wire(interface.index, &interface.name),
+        }
     }
 
-    fn detach(&mut self, interface: &Interface) -> anyhow::Result<()> {
-        Self::detach(self, interface.index)
+    fn attached(&self) -> Vec<u32> {
+        Self::attached(self).keys().copied().collect()
+    }
+
+    fn forget(&mut self, index: u32) -> anyhow::Result<()> {
+        Self::detach(self, index)
+    }
+
+    fn set_addresses(&mut self, addresses: &BTreeSet<IpAddr>) -> anyhow::Result<()> {
+        let v4 = addresses.iter().find_map(|address| match address {
+            IpAddr::V4(v4) => Some(*v4),
+            IpAddr::V6(_) => None,
+        });
+        let v6 = addresses.iter().find_map(|address| match address {
+            IpAddr::V6(v6) => Some(*v6),
+            IpAddr::V4(_) => None,
+        });
+        self.set_device(DeviceValue::ANY, v4, v6)
     }
 }

@@ -1,3 +1,5 @@
+mod interfaces;
+
 use std::{
     net::IpAddr,
     sync::{Mutex, PoisonError},
@@ -22,7 +24,8 @@ struct Fake(Arc<Mutex<Told>>);
 struct Told {
     updates: Vec<Update>,
     synced: usize,
-    attached: Vec<String>,
+    attached: BTreeMap<u32, String>,
+    addresses: BTreeSet<IpAddr>,
     fails: bool,
     refuses: Option<Refusal>,
 }
@@ -58,12 +61,22 @@ impl AtInterfaces for Fake {
     fn attach(&mut self, interface: &Interface) -> anyhow::Result<()> {
         let mut told = self.told();
         anyhow::ensure!(!told.fails, "no such device");
-        told.attached.push(interface.name.clone());
+        told.attached
+            .insert(interface.index, interface.name.clone());
         Ok(())
     }
 
-    fn detach(&mut self, interface: &Interface) -> anyhow::Result<()> {
-        self.told().attached.retain(|name| *name != interface.name);
+    fn forget(&mut self, index: u32) -> anyhow::Result<()> {
+        self.told().attached.remove(&index);
+        Ok(())
+    }
+
+    fn attached(&self) -> Vec<u32> {
+        self.told().attached.keys().copied().collect()
+    }
+
+    fn set_addresses(&mut self, addresses: &BTreeSet<IpAddr>) -> anyhow::Result<()> {
+        self.told().addresses.clone_from(addresses);
         Ok(())
     }
 }
@@ -399,29 +412,6 @@ fn what_is_refused_is_said_once_tried_again_and_said_to_be_served_again() {
     }
     assert_eq!(bench.updates().len(), 1);
     assert!(bench.metric("signpost_refusals 0"));
-}
-
-#[test]
-fn an_interface_that_refuses_the_programs_is_tried_again() {
-    let mut bench = bench(&[]);
-    let pod = Interface {
-        index: 7,
-        name: "veth7".to_owned(),
-    };
-    bench.fake.told().fails = true;
-    bench.agent.interface(InterfaceEvent::Added(pod));
-    assert!(bench.metric("signpost_refusals 1"));
-    assert!(bench.metric("signpost_interfaces 0"));
-    bench.fake.told().fails = false;
-    for _ in 0..RETRY_TICKS {
-        bench.agent.tick(false);
-    }
-    assert_eq!(bench.fake.told().attached, ["veth7"]);
-    assert!(bench.metric("signpost_refusals 0"));
-    assert!(bench.metric("signpost_interfaces 1"));
-    bench.agent.interface(InterfaceEvent::Removed(7));
-    assert!(bench.fake.told().attached.is_empty());
-    assert!(bench.metric("signpost_interfaces 0"));
 }
 
 #[test]

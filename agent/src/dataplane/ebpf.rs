@@ -1,12 +1,19 @@
-//! The dataplane of BPF programs: Services and names in maps, programs at pods' interfaces.
+//! The dataplane of BPF programs: Services and names in maps, programs at interfaces.
 //!
 //! [`EbpfDataplane`] is what the agent uses; [`view::View`] is what operators' commands read with the agent down.
 
-use std::{collections::BTreeMap, os::fd::BorrowedFd, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::BorrowedFd,
+    path::PathBuf,
+    time::Duration,
+};
 
 use anyhow::Context;
 use ipnet::IpNet;
 use serde::Serialize;
+use signpost_common::{Address, device::DeviceValue};
 
 use self::{
     attach::{Attacher, Hook},
@@ -15,10 +22,10 @@ use self::{
     pins::Pins,
     program::Programs,
     stranded::Stranded,
-    tables::{Clocks, DnsAlive, KernelTables, Tables},
+    tables::{Clocks, Devices, DnsAlive, KernelTables, Tables},
 };
 use super::{Dataplane, Report, Update};
-use crate::zone::Name;
+use crate::{interfaces::Place, zone::Name};
 
 pub mod attach;
 pub mod cgroup;
@@ -134,7 +141,40 @@ impl EbpfDataplane {
     /// Where they cannot be attached, with the reason; the pod is not served then.
     pub fn attach(&mut self, ifindex: u32, name: &str) -> anyhow::Result<()> {
         self.attacher
-            .attach(&self.pins, &mut self.programs, ifindex, name)
+            .attach(&self.pins, &mut self.programs, ifindex, name, Place::Pod)
+    }
+
+    /// Attaches the programs to an uplink or a tunnel, likewise.
+    ///
+    /// # Errors
+    /// Where they cannot be attached, with the reason; machines beyond it are not served then.
+    pub fn attach_wire(&mut self, ifindex: u32, name: &str) -> anyhow::Result<()> {
+        self.attacher
+            .attach(&self.pins, &mut self.programs, ifindex, name, Place::Wire)
+    }
+
+    /// Says which addresses masqueraded packets get when they leave by an interface, or by those without one of the
+    /// family ([`DeviceValue::ANY`]).
+    ///
+    /// # Errors
+    /// Where the map cannot be changed.
+    pub fn set_device(
+        &mut self,
+        ifindex: u32,
+        v4: Option<Ipv4Addr>,
+        v6: Option<Ipv6Addr>,
+    ) -> anyhow::Result<()> {
+        if v4.is_none() && v6.is_none() {
+            return Ok(self.tables.delete::<Devices>(&[ifindex])?);
+        }
+        let device = DeviceValue {
+            v4: v4.map_or(Address::UNSPECIFIED, |v4| IpAddr::from(v4).into()),
+            v6: v6.map_or(Address::UNSPECIFIED, |v6| IpAddr::from(v6).into()),
+        };
+        match self.tables.put::<Devices>(&[(ifindex, device)]).pop() {
+            Some(failed) => Err(failed.error).context("cannot write an interface's addresses"),
+            None => Ok(()),
+        }
     }
 
     /// Detaches the programs from an interface, which may be gone.
@@ -142,6 +182,7 @@ impl EbpfDataplane {
     /// # Errors
     /// Where a pin cannot be removed.
     pub fn detach(&mut self, ifindex: u32) -> anyhow::Result<()> {
+        self.tables.delete::<Devices>(&[ifindex])?;
         self.attacher
             .detach(&self.pins, &mut self.programs, ifindex)
     }

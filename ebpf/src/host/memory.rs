@@ -136,10 +136,7 @@ impl Tables for Memory {
     }
 
     fn device(&self, ifindex: u32) -> Option<DeviceValue> {
-        let found = self.devices.get(&ifindex);
-        found
-            .or_else(|| self.devices.get(&DeviceValue::ANY))
-            .copied()
+        self.devices.get(&ifindex).copied()
     }
 
     fn peek_flow(&self, key: &FlowKey, check: u32, to: &mut FlowValue) -> bool {

@@ -149,9 +149,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn device(&self, ifindex: u32) -> Option<DeviceValue> {
-        let found = DEVICES
-            .get_ptr(ifindex)
-            .or_else(|| DEVICES.get_ptr(DeviceValue::ANY))?;
+        let found = DEVICES.get_ptr(ifindex)?;
         // SAFETY: copied at once. Nothing is mixed up in an element that is reused: an address is one of this node's.
         Some(unsafe { copied(found) })
     }

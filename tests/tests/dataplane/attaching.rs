@@ -1,16 +1,22 @@
 use std::{fs, os::fd::AsFd as _, path::PathBuf};
 
-use signpost::dataplane::{
-    Dataplane as _,
-    ebpf::{
-        attach::Hook,
-        program::Program,
-        sys,
-        tables::{Frontends, Names, Slots},
-        view::View,
+use signpost::{
+    dataplane::{
+        Dataplane as _,
+        ebpf::{
+            attach::Hook,
+            program::Program,
+            sys,
+            tables::{Devices, Frontends, Names, Slots},
+            view::View,
+        },
     },
+    interfaces::Place,
 };
-use signpost_common::layout::{LAYOUT_VERSION, map};
+use signpost_common::{
+    device::DeviceValue,
+    layout::{LAYOUT_VERSION, map},
+};
 use signpost_tests::lab::links::remove;
 
 use super::*;
@@ -37,24 +43,85 @@ fn links_stay_when_the_agent_ends_and_run_the_programs_of_the_next_one() {
         let mut dataplane = instance.open();
         dataplane.apply(&one_service()).unwrap();
         dataplane.attach(veth0, "veth0").unwrap();
-        let before = Program::ALL.map(|p| link(&instance, veth0, p).unwrap());
+        let before = Program::of(Place::Pod).map(|p| link(&instance, veth0, p).unwrap());
         assert_eq!(before.map(|info| info.ifindex), [veth0; 2]);
         drop(dataplane);
         assert_eq!(
-            Program::ALL.map(|p| link(&instance, veth0, p).unwrap()),
+            Program::of(Place::Pod).map(|p| link(&instance, veth0, p).unwrap()),
             before
         );
 
         let mut dataplane = instance.open();
         assert_eq!(dataplane.attached().keys().collect::<Vec<_>>(), [&veth0]);
-        let after = Program::ALL.map(|p| link(&instance, veth0, p).unwrap());
+        let after = Program::of(Place::Pod).map(|p| link(&instance, veth0, p).unwrap());
         for (before, after) in before.into_iter().zip(after) {
             assert_eq!(after.ifindex, veth0);
             assert_ne!(after.program, before.program, "the program was replaced");
         }
         dataplane.attach(veth0, "veth0").unwrap();
         dataplane.detach(veth0).unwrap();
-        assert_eq!(Program::ALL.map(|p| link(&instance, veth0, p)), [None; 2]);
+        assert_eq!(
+            Program::of(Place::Pod).map(|p| link(&instance, veth0, p)),
+            [None; 2]
+        );
+    })
+    .unwrap();
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn an_interface_has_the_programs_of_one_place() {
+    let (node, pod) = (namespace(), namespace());
+    connect(&node, &pod);
+    node.run(|| {
+        for hook in [Hook::Tcx, Hook::Clsact] {
+            let instance = Instance::new();
+            let veth0 = index("veth0");
+            let mut dataplane = instance.open_with(hook);
+            dataplane.apply(&one_service()).unwrap();
+            dataplane.attach(veth0, "veth0").unwrap();
+            dataplane.attach_wire(veth0, "veth0").unwrap();
+            if hook == Hook::Tcx {
+                let links = Program::ALL.map(|p| link(&instance, veth0, p).is_some());
+                let of_wire = Program::ALL.map(|p| Program::of(Place::Wire).contains(&p));
+                assert_eq!(links, of_wire);
+            }
+            dataplane.detach(veth0).unwrap();
+            assert_eq!(Program::ALL.map(|p| link(&instance, veth0, p)), [None; 4]);
+        }
+    })
+    .unwrap();
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn addresses_of_an_interface_go_with_it() {
+    let (node, pod) = (namespace(), namespace());
+    connect(&node, &pod);
+    node.run(|| {
+        let instance = Instance::new();
+        let veth0 = index("veth0");
+        let mut dataplane = instance.open();
+        dataplane.attach_wire(veth0, "veth0").unwrap();
+        let v4 = Some([192, 0, 2, 1].into());
+        dataplane.set_device(veth0, v4, None).unwrap();
+        dataplane.set_device(DeviceValue::ANY, v4, None).unwrap();
+        let devices = || {
+            View::open(instance.root())
+                .unwrap()
+                .all::<Devices>()
+                .unwrap()
+        };
+        assert_eq!(devices().len(), 2);
+        dataplane.detach(veth0).unwrap();
+        let left = devices();
+        assert_eq!(left.len(), 1);
+        let (index, device) = left[0];
+        assert_eq!(index, DeviceValue::ANY);
+        assert_eq!(device.v4, IpAddr::from([192, 0, 2, 1]).into());
+        assert_eq!(device.v6, signpost_common::Address::UNSPECIFIED);
+        dataplane.set_device(DeviceValue::ANY, None, None).unwrap();
+        assert!(devices().is_empty());
     })
     .unwrap();
 }

@@ -7,5 +7,6 @@ mod host;
 mod laboratory;
 mod names;
 mod oracle;
+mod outside;
 mod service;
 mod small;

@@ -1,4 +1,4 @@
-//! Attaches the programs to pods' interfaces, and takes over the links of agents before this one.
+//! Attaches the programs to interfaces, and takes over the links of agents before this one.
 //!
 //! With TCX (Linux 6.6) an attachment is a link that is pinned: it outlives the agent, and the next one replaces its
 //! program without missing a packet. On older kernels it is a filter of the interface's clsact qdisc, found again by
@@ -21,6 +21,7 @@ use super::{
     program::{Program, Programs},
     sys,
 };
+use crate::interfaces::Place;
 
 /// Priority of our clsact filters: before everything that leaves room before itself.
 const PRIORITY: u16 = 1;
@@ -113,7 +114,7 @@ impl Attacher {
         Ok(())
     }
 
-    /// Attaches both programs to an interface, or makes sure that they are.
+    /// Attaches the programs of a place to an interface, or makes sure that they are. Those of another place go.
     ///
     /// # Errors
     /// Where they cannot be attached, with the reason; then neither is.
@@ -123,11 +124,17 @@ impl Attacher {
         programs: &mut Programs,
         ifindex: u32,
         name: &str,
+        place: Place,
     ) -> anyhow::Result<()> {
         if self.behind && self.attached.contains_key(&ifindex) {
             return Ok(());
         }
         for program in Program::ALL {
+            if self.hook == Hook::Tcx && !Program::of(place).contains(&program) {
+                remove_if_there(&pins.link(ifindex, program))?;
+            }
+        }
+        for program in Program::of(place) {
             let done = match self.hook {
                 Hook::Tcx => attach_tcx(pins, programs, ifindex, program),
                 Hook::Clsact => attach_clsact(programs, ifindex, name, program),
@@ -142,7 +149,7 @@ impl Attacher {
         Ok(())
     }
 
-    /// Detaches both programs from an interface. It may be gone already.
+    /// Detaches the programs from an interface. It may be gone already.
     ///
     /// # Errors
     /// Where a pin cannot be removed.

@@ -15,6 +15,7 @@ use super::{
     sys::{Side, SocketCall},
     tables,
 };
+use crate::interfaces::Place;
 
 /// The BPF object; empty where the build was told to skip it.
 pub static OBJECT: &[u8] =
@@ -24,24 +25,39 @@ pub static OBJECT: &[u8] =
 /// a process that is refused gets `EPERM`.
 const HAS_SET_RETVAL: &str = "HAS_SET_RETVAL";
 
-/// A program of a pod's host-side interface.
+/// A program of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Program {
-    /// What the pod sends.
+    /// What a pod sends.
     FromPod,
-    /// What the pod gets.
+    /// What a pod gets.
     ToPod,
+    /// What comes from other machines.
+    FromWire,
+    /// What goes to other machines.
+    ToWire,
 }
 
 impl Program {
-    /// Both, in the order in which they are attached: what `from_pod` translates, `to_pod` must be there to undo.
-    pub const ALL: [Self; 2] = [Self::ToPod, Self::FromPod];
+    /// All of them, in the order in which they are attached: what arrives may only be translated where what leaves is
+    /// translated back.
+    pub const ALL: [Self; 4] = [Self::ToPod, Self::ToWire, Self::FromPod, Self::FromWire];
+
+    /// Those of an interface, in the same order.
+    pub const fn of(place: Place) -> [Self; 2] {
+        match place {
+            Place::Pod => [Self::ToPod, Self::FromPod],
+            Place::Wire => [Self::ToWire, Self::FromWire],
+        }
+    }
 
     /// The program's name in the object.
     pub const fn name(self) -> &'static str {
         match self {
             Self::FromPod => program::FROM_POD,
             Self::ToPod => program::TO_POD,
+            Self::FromWire => program::FROM_WIRE,
+            Self::ToWire => program::TO_WIRE,
         }
     }
 
@@ -53,16 +69,16 @@ impl Program {
     /// Where it runs: packets from the pod come in at its host-side interface.
     pub const fn side(self) -> Side {
         match self {
-            Self::FromPod => Side::Ingress,
-            Self::ToPod => Side::Egress,
+            Self::FromPod | Self::FromWire => Side::Ingress,
+            Self::ToPod | Self::ToWire => Side::Egress,
         }
     }
 
     /// The same for aya.
     pub const fn attach_type(self) -> TcAttachType {
         match self {
-            Self::FromPod => TcAttachType::Ingress,
-            Self::ToPod => TcAttachType::Egress,
+            Self::FromPod | Self::FromWire => TcAttachType::Ingress,
+            Self::ToPod | Self::ToWire => TcAttachType::Egress,
         }
     }
 }

@@ -1,0 +1,53 @@
+use super::*;
+use crate::interfaces::{Addresses, Place};
+
+#[test]
+fn an_interface_that_refuses_the_programs_is_tried_again() {
+    let mut bench = bench(&[]);
+    let pod = Interface {
+        index: 7,
+        name: "veth7".to_owned(),
+        place: Place::Pod,
+        ethernet: true,
+        addresses: Addresses::default(),
+    };
+    bench.fake.told().fails = true;
+    bench.agent.interface(InterfaceEvent::Added(pod));
+    assert!(bench.metric("signpost_refusals 1"));
+    assert!(bench.metric("signpost_interfaces 0"));
+    bench.fake.told().fails = false;
+    for _ in 0..RETRY_TICKS {
+        bench.agent.tick(false);
+    }
+    assert_eq!(bench.fake.told().attached[&7], "veth7");
+    assert!(bench.metric("signpost_refusals 0"));
+    assert!(bench.metric("signpost_interfaces 1"));
+    bench.agent.interface(InterfaceEvent::Removed(7));
+    assert!(bench.fake.told().attached.is_empty());
+    assert!(bench.metric("signpost_interfaces 0"));
+}
+
+#[test]
+fn interfaces_of_an_agent_before_this_one_are_left_when_they_are_not_found_again() {
+    let mut bench = bench(&[]);
+    let attached = [(7, "veth7".to_owned()), (8, "veth8".to_owned())];
+    bench.fake.told().attached = attached.into();
+    bench.agent.interface(InterfaceEvent::Added(Interface {
+        index: 7,
+        name: "veth7".to_owned(),
+        place: Place::Wire,
+        ethernet: true,
+        addresses: Addresses::default(),
+    }));
+    bench.agent.interface(InterfaceEvent::Listed);
+    assert_eq!(bench.fake.told().attached.len(), 1);
+    assert_eq!(bench.fake.told().attached[&7], "veth7");
+}
+
+#[test]
+fn the_preferred_addresses_are_those_of_masqueraded_packets() {
+    let mut bench = bench(&[]);
+    let preferred = local(&["192.0.2.1", "192.0.2.2"], &["192.0.2.2"]);
+    bench.agent.addresses(Some(preferred.clone()));
+    assert_eq!(bench.fake.told().addresses, preferred.preferred);
+}
