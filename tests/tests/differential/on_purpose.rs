@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use signpost_tests::lab::probe::Protocol;
 
 use crate::{
-    place::Client,
+    place::{Client, THE_WORLD},
     run::Look,
     scenario::{At, Expect, Observed, Source},
 };
@@ -19,6 +19,17 @@ pub(crate) struct Difference {
 
 /// All of them. The first that says something counts.
 pub(crate) const ON_PURPOSE: &[Difference] = &[
+    Difference {
+        why: "the address of a Service that another proxy serves is left to that proxy; kube-proxy drops what is for it",
+        instead: |look, kube_proxy| {
+            (*kube_proxy == Observed::Silence && look.is_for_another_proxy()).then(|| {
+                Observed::Answer {
+                    by: THE_WORLD.to_owned(),
+                    to: Source::Own,
+                }
+            })
+        },
+    },
     Difference {
         why: "a pod that reaches itself sees the address that it asked, not the node's: the packet never enters the \
               node's stack, where it would be dropped",

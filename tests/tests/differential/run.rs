@@ -218,6 +218,17 @@ impl Look<'_> {
         matches!(self.case.client, Client::Host(_))
     }
 
+    /// Whether the ClusterIP is one of a Service that is another proxy's.
+    pub(crate) fn is_for_another_proxy(&self) -> bool {
+        let mut services = self.scenario.steps[self.step - 1].services.iter();
+        self.case.target.at == At::ClusterIp
+            && services.any(|service| {
+                let mut labels = service.labels.iter();
+                service.name == self.case.target.service
+                    && labels.any(|(label, _)| label.ends_with("/service-proxy-name"))
+            })
+    }
+
     /// Whether no node took a packet, and the world beyond answered.
     pub(crate) fn has_left(&self, provider: Provider) -> bool {
         let mut seen = self.seen[&provider].iter();

@@ -36,6 +36,9 @@ use crate::{
 /// Ports of Services, which the world listens on for what no node takes.
 const PORTS_OF_THE_WORLD: &str = "80,81,82";
 
+/// Where pods have their addresses: clients elsewhere are masqueraded at ClusterIPs.
+const CLUSTER_CIDR: &str = "10.244.0.0/16,fd00:244::/32";
+
 /// What carries out Services in a laboratory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Provider {
@@ -146,12 +149,20 @@ impl World {
             let place = it.lab.node(node.name())?.clone();
             match provider {
                 Provider::KubeProxy => {
-                    let proxy = KubeProxy::start(tools, &place, kubeconfig, &json!({}))?;
+                    let settings = json!({"clusterCIDR": CLUSTER_CIDR});
+                    let proxy = KubeProxy::start(tools, &place, kubeconfig, &settings)?;
                     it.proxies.push(proxy);
                 }
                 Provider::Signpost => {
                     let kubeconfig = kubeconfig.to_str().context("a path that is text")?;
-                    let flags = ["--source", "kube", "--kubeconfig", kubeconfig];
+                    let flags = [
+                        "--source",
+                        "kube",
+                        "--kubeconfig",
+                        kubeconfig,
+                        "--cluster-cidr",
+                        CLUSTER_CIDR,
+                    ];
                     it.agents.push(Agent::with_flags(&place, &flags)?);
                 }
             }
