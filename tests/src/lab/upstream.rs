@@ -70,7 +70,7 @@ impl Upstream {
         WORLD.map(address).to_vec()
     }
 
-    /// Every question so far, as `name. TYPE`.
+    /// Every question so far, as `name. TYPE` in small letters.
     pub fn questions(&self) -> Vec<String> {
         lock(&self.questions).clone()
     }
@@ -133,7 +133,9 @@ fn connection(
 fn answer(question: &[u8], questions: &Mutex<Vec<String>>) -> anyhow::Result<Vec<u8>> {
     let asked = Message::from_vec(question)?;
     let query = asked.queries.first().context("no question")?.clone();
-    lock(questions).push(format!("{} {}", query.name(), query.query_type()));
+    // It is asked in random letter case.
+    let name = query.name().to_lowercase();
+    lock(questions).push(format!("{name} {}", query.query_type()));
     let mut answer = Message::new(
         asked.metadata.id,
         MessageType::Response,
