@@ -6,6 +6,7 @@
 //! of them, and signpost comes into the cluster as it does anywhere: by `kubectl apply -k deploy/base`.
 
 pub mod control_plane;
+pub mod core_dns;
 pub mod kube_proxy;
 pub mod kubelet;
 pub mod node;

@@ -38,37 +38,34 @@ impl Asked {
         Some(Self { wire, name, domain })
     }
 
-    /// A name on the wire, with the letter case of the asker in the zone part (CoreDNS).
+    /// A name on the wire, with the letter case of the asker in the zone part, as CoreDNS writes servers' names. Aliases
+    /// lead to what they were told, in its own letters.
     fn write(&self, name: &Name, zone: &Name) -> WireName {
         let mut bytes = name.wire().to_vec();
         if !self.domain.is_empty() && name.below(zone).is_some() {
             let start = bytes.len() - self.domain.len();
             bytes[start..].copy_from_slice(&self.domain);
         }
-        let mut labels: Vec<&[u8]> = Vec::new();
-        let mut rest = bytes.as_slice();
-        while let Some((length, after)) = rest.split_first() {
-            let (label, after) = after.split_at(usize::from(*length).min(after.len()));
-            labels.push(label);
-            rest = after;
-        }
-        WireName::from_labels(labels).unwrap_or_else(|_| WireName::root())
+        to_wire(&bytes)
     }
 
     /// Records of a section.
     pub(super) fn records(&self, zone: &Zone, records: &[Record]) -> Vec<WireRecord> {
         let domain = &zone.config().domain;
+        let is_alias = |record: &Record| matches!(record.data, RecordData::Cname(_));
+        let aliases = records.iter().any(is_alias);
         records
             .iter()
             .map(|record| {
                 let owner = match &record.owner {
+                    Some(owner) if aliases => to_wire(owner.wire()),
                     Some(owner) => self.write(owner, domain),
                     None => self.wire.clone(),
                 };
                 let data = match &record.data {
                     RecordData::Address(IpAddr::V4(a)) => RData::A(A(*a)),
                     RecordData::Address(IpAddr::V6(a)) => RData::AAAA(AAAA(*a)),
-                    RecordData::Cname(name) => RData::CNAME(CNAME(self.write(name, domain))),
+                    RecordData::Cname(name) => RData::CNAME(CNAME(to_wire(name.wire()))),
                     RecordData::Ptr(name) => RData::PTR(PTR(self.write(name, domain))),
                     RecordData::Ns(name) => RData::NS(NS(self.write(name, domain))),
                     RecordData::Txt(text) => RData::TXT(TXT::new(vec![text.clone()])),
@@ -113,4 +110,15 @@ impl Asked {
         let owner = self.write(&config.domain, &config.domain);
         WireRecord::from_rdata(owner, config.ttl.min(300), RData::SOA(data))
     }
+}
+
+fn to_wire(bytes: &[u8]) -> WireName {
+    let mut labels: Vec<&[u8]> = Vec::new();
+    let mut rest = bytes;
+    while let Some((length, after)) = rest.split_first() {
+        let (label, after) = after.split_at(usize::from(*length).min(after.len()));
+        labels.push(label);
+        rest = after;
+    }
+    WireName::from_labels(labels).unwrap_or_else(|_| WireName::root())
 }

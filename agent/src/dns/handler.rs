@@ -259,7 +259,9 @@ impl Handler {
         let payload = request.max_payload().clamp(MIN_PAYLOAD, self.max_payload);
         let edns = request.edns.as_ref().map(|asked| {
             let mut edns = Edns::new();
-            edns.set_max_payload(payload).set_version(EDNS_VERSION);
+            // The asker's own size comes back, as CoreDNS has it.
+            edns.set_max_payload(asked.max_payload())
+                .set_version(EDNS_VERSION);
             edns.set_dnssec_ok(asked.flags().dnssec_ok);
             edns
         });
@@ -283,12 +285,12 @@ impl Handler {
         let all = reply.answers.len() + reply.authorities.len() + reply.additionals.len();
         let must = reply.answers.len() + reply.authorities.len();
         // The first so many records of all sections, in their order.
-        let build = |count: usize| {
+        let build = |count: usize, cut: bool| {
             let answers = count.min(reply.answers.len());
             let authorities = (count - answers).min(reply.authorities.len());
             let additionals = count - answers - authorities;
             let mut metadata = metadata;
-            metadata.truncation |= count < must;
+            metadata.truncation |= cut;
             MessageResponseBuilder::new(queries, edns.as_ref()).build(
                 metadata,
                 &reply.answers[..answers],
@@ -301,9 +303,10 @@ impl Handler {
             let mut bytes = Vec::with_capacity(512);
             let mut encoder = BinEncoder::new(&mut bytes);
             encoder.set_max_size(limit);
-            build(count)
+            // What the library leaves out it tells by the flag, and the OPT record is what it leaves out first.
+            build(count, false)
                 .destructive_emit(&mut encoder)
-                .is_ok_and(|info| info.truncation == (metadata.truncation || count < must))
+                .is_ok_and(|info| info.truncation == metadata.truncation)
         };
         let mut count = all;
         if !fits(all) {
@@ -319,7 +322,7 @@ impl Handler {
             }
             count = low;
         }
-        handle.send_response(build(count)).await
+        handle.send_response(build(count, count < must)).await
     }
 }
 

@@ -116,10 +116,9 @@ async fn an_answer_that_does_not_fit_is_cut_and_whole_over_tcp() {
         assert_eq!(answer.edns.is_some(), payload.is_some());
         if let Some(edns) = &answer.edns {
             assert!(edns.flags().dnssec_ok);
-            assert_eq!(
-                (usize::from(edns.max_payload()), edns.version()),
-                (limit, 0)
-            );
+            // The library reads less than 512 as 512.
+            let offered = payload.map(|payload| payload.max(512));
+            assert_eq!((Some(edns.max_payload()), edns.version()), (offered, 0));
         }
     }
     let whole = bench.tcp(&asked).await;

@@ -124,7 +124,10 @@ impl Zone {
         let mut hosts = Vec::new();
         match &records.kind {
             Kind::Absent => return Found::Nothing,
-            Kind::External(target) if left.is_empty() => return Found::Alias(target.clone()),
+            // A port and a protocol that ask for all ask for nothing (CoreDNS).
+            Kind::External(target) if left.len() != 1 && (port, protocol) == any => {
+                return Found::Alias(target.clone());
+            }
             Kind::External(_) => return Found::Nothing,
             Kind::ClusterIp { addresses, ports } if left.len() != 1 => {
                 let mut ports = ports.iter().filter(asked).peekable();

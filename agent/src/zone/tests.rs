@@ -329,6 +329,7 @@ fn said(zone: &Zone, question: &str, qtype: u16) -> String {
 #[case::d14_outside("ext.dev.svc.cluster.local", A, "CNAME example.com ? example.com")]
 #[case::d14_other_type("ext.dev.svc.cluster.local", TXT, "NODATA")]
 #[case::d14_srv("ext.dev.svc.cluster.local", SRV, "NODATA")]
+#[case::d14_wildcards("_._.ext.dev.svc.cluster.local", CNAME, "CNAME example.com")]
 #[case::d14_below("a.ext.dev.svc.cluster.local", A, "NXDOMAIN")]
 #[case::d14_address("address.dev.svc.cluster.local", A, "NXDOMAIN")]
 #[case::d15_dashed("10-0-0-3.web.dev.svc.cluster.local", A, "10.0.0.3")]

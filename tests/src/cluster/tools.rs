@@ -1,4 +1,5 @@
-//! The programs of the control plane, built from `tests/cluster/go.mod` into the target folder.
+//! The programs of the control plane, built from `tests/cluster/go.mod` into the target folder, and CoreDNS, built from
+//! `tests/cluster/coredns/go.mod`.
 
 use std::{
     fs::{self, File},
@@ -22,6 +23,9 @@ const PACKAGES: [(&str, &str); 5] = [
     ("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
     ("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
 ];
+
+/// Package of CoreDNS.
+const CORE_DNS: &str = "github.com/coredns/coredns";
 
 /// Where the built programs are.
 #[derive(Clone, Debug)]
@@ -53,28 +57,42 @@ impl Tools {
         let folder = folder()?.join("bin");
         fs::create_dir_all(&folder)
             .with_context(|| format!("the folder {} cannot be made", folder.display()))?;
-        let lock = File::create(folder.join("lock"))?;
-        let _lock = Flock::lock(lock, FlockArg::LockExclusive)
-            .map_err(|(_, errno)| errno)
-            .context("another build of the control plane cannot be waited for")?;
+        let tools = Self { folder };
+        tools.build_all(&module(), &PACKAGES)?;
+        Ok(tools)
+    }
 
-        let stamp = stamp()?;
-        for (name, package) in PACKAGES {
-            let binary = folder.join(name);
-            let stamp_file = folder.join(format!("{name}.stamp"));
-            let fresh = binary.exists()
-                && fs::read_to_string(&stamp_file).is_ok_and(|built| built == stamp);
-            if !fresh {
-                build(package, &binary)?;
-                fs::write(&stamp_file, &stamp)?;
-            }
-        }
-        Ok(Self { folder })
+    /// The path of CoreDNS, which is built where it is not there yet.
+    ///
+    /// # Errors
+    /// Where it cannot be built; the text holds the compiler's.
+    pub fn core_dns(&self) -> Result<PathBuf> {
+        self.build_all(&module().join("coredns"), &[("coredns", CORE_DNS)])?;
+        Ok(self.path("coredns"))
     }
 
     /// The path of a program: `etcd`, `kube-apiserver`, `kube-controller-manager`, `kube-proxy` or `kubectl`.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
+    }
+
+    fn build_all(&self, module: &Path, packages: &[(&str, &str)]) -> Result<()> {
+        let lock = File::create(self.folder.join("lock"))?;
+        let _lock = Flock::lock(lock, FlockArg::LockExclusive)
+            .map_err(|(_, errno)| errno)
+            .context("another build of the control plane cannot be waited for")?;
+        let stamp = stamp(module)?;
+        for (name, package) in packages {
+            let binary = self.path(name);
+            let stamp_file = self.folder.join(format!("{name}.stamp"));
+            let fresh = binary.exists()
+                && fs::read_to_string(&stamp_file).is_ok_and(|built| built == stamp);
+            if !fresh {
+                build(module, package, &binary)?;
+                fs::write(&stamp_file, &stamp)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -92,7 +110,7 @@ pub fn folder() -> Result<PathBuf> {
         .with_context(|| format!("{} does not lie in a target folder", program.display()))
 }
 
-fn build(package: &str, binary: &Path) -> Result<()> {
+fn build(module: &Path, package: &str, binary: &Path) -> Result<()> {
     let name = binary.file_name().unwrap_or_default().to_string_lossy();
     eprintln!("building {name} (minutes the first time, then only when its version changes)");
     let started = Instant::now();
@@ -104,7 +122,7 @@ fn build(package: &str, binary: &Path) -> Result<()> {
     );
     let variables = "k8s.io/component-base/version";
     let output = Command::new("go")
-        .current_dir(module())
+        .current_dir(module)
         .args(["build", "-trimpath", "-buildvcs=false", "-ldflags"])
         .arg(format!(
             "-s -w -X {variables}.gitVersion={version} -X {variables}.gitMajor={major} -X {variables}.gitMinor={minor}"
@@ -118,7 +136,7 @@ fn build(package: &str, binary: &Path) -> Result<()> {
     if !output.status.success() {
         bail!(
             "{name} cannot be built from {}: {}",
-            module().display(),
+            module.display(),
             String::from_utf8_lossy(&output.stderr).trim()
         );
     }
@@ -127,10 +145,10 @@ fn build(package: &str, binary: &Path) -> Result<()> {
 }
 
 /// What a build depends on: the module's files and the compiler.
-fn stamp() -> Result<String> {
+fn stamp(module: &Path) -> Result<String> {
     let mut hasher = DefaultHasher::new();
     for file in ["go.mod", "go.sum"] {
-        fs::read(module().join(file))?.hash(&mut hasher);
+        fs::read(module.join(file))?.hash(&mut hasher);
     }
     let go = Command::new("go")
         .arg("version")

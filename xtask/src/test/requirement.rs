@@ -5,11 +5,12 @@ use std::fs;
 use crate::project::which;
 
 /// A word in a test's path, the program that such tests call, and where that comes from.
-const PROGRAMS: [(&str, &str, &str); 5] = [
+const PROGRAMS: [(&str, &str, &str); 6] = [
     ("musl", "musl-gcc", "apt-get install musl-tools"),
     ("dig", "dig", "apt-get install bind9-dnsutils"),
     ("api_server", "go", GO),
     ("differential", "go", GO),
+    ("coredns", "go", GO),
     ("differential", "nft", "apt-get install nftables"),
 ];
 

@@ -1,0 +1,276 @@
+//! The laboratory: an API server, and one node with a client, CoreDNS and `signpost dns` in pods of their own.
+
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use hickory_proto::rr::RecordType;
+use signpost_tests::{
+    cluster::{
+        control_plane::{API_PORT, ControlPlane, kubeconfig},
+        core_dns::CoreDns,
+        node::ClusterNode,
+        relay::Relay,
+        tools::Tools,
+    },
+    lab::{Agent, Cni, DNS, Lab, Pod, PodSpec, Upstream, dns, programs, wait::until},
+};
+
+use crate::{
+    answer::Answer,
+    api::Server,
+    ask::{over_tcp, over_udp},
+    cluster::Cluster,
+    objects::{self, Endpoint, Objects, Service, Slice, To},
+    question::Question,
+    verdict::{Pair, Verdict, Way},
+};
+
+/// How long a server may take to follow.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Time to live of packets that begin on the interface itself; what comes out of another pod has crossed the node.
+const OF_THE_KERNEL: i32 = 64;
+
+/// The laboratory.
+pub(crate) struct Site {
+    // In the order in which they end.
+    core_dns: Option<CoreDns>,
+    client: Pod,
+    core_dns_pod: Pod,
+    signpost_pod: Pod,
+    there: Objects,
+    rounds: u8,
+    kubeconfig: PathBuf,
+    tools: Tools,
+    server: Server,
+    agent: Agent,
+    _relay: Relay,
+    _control_plane: ControlPlane,
+    upstream: Upstream,
+    _lab: Lab,
+}
+
+impl Site {
+    /// Raises it, with the cluster's DNS Service.
+    pub(crate) fn up() -> Result<Self> {
+        let tools = Tools::build()?;
+        let lab = Lab::builder()
+            .node("control-plane", Cni::Routed)
+            .node("node-1", Cni::Routed)
+            .start()?;
+        let upstream = Upstream::start(&lab)?;
+        let control_node = lab.node("control-plane")?.clone();
+        let control_plane = ControlPlane::without_controllers(&tools, lab.folder(), &control_node)?;
+        let target = SocketAddr::new(control_plane.address(), API_PORT);
+        let relay = Relay::start(control_node.namespace(), target)?;
+        let write = |name: &str, url: &str| -> Result<PathBuf> {
+            let path = lab.folder().join(name);
+            let (authority, token) = (control_plane.authority(), control_plane.admin_token());
+            fs::write(&path, kubeconfig(url, &authority, token))?;
+            Ok(path)
+        };
+        let admin = write("admin", &format!("https://{}", relay.address()))?;
+        let kubeconfig = write("kubeconfig", &control_plane.url())?;
+        let server = Server::new(&admin)?;
+
+        let node = lab.node("node-1")?.clone();
+        ClusterNode::new(node.clone(), "zone-a")?;
+        let pod = |name: &str| node.add(PodSpec::new("kube-system", name));
+        let (client, core_dns_pod, signpost_pod) = (pod("client")?, pod("core")?, pod("own")?);
+        let there = dns_service(&core_dns_pod, &signpost_pod);
+        server.make_namespace("kube-system")?;
+        server.change(&Objects::new(), &there)?;
+
+        let path = kubeconfig.to_str().context("a path that is text")?;
+        let flags = ["--source", "kube", "--kubeconfig", path];
+        let agent = Agent::with_flags(&node, &flags)?;
+        let mut own = signpost_pod.command(programs::signpost()?)?;
+        own.arg("dns")
+            .arg("--run-folder")
+            .arg(agent.run_folder())
+            .args(["--upstream", &upstream.addresses()[0].to_string()])
+            .unprivileged();
+        signpost_pod.start(&mut own)?;
+        Ok(Self {
+            core_dns: None,
+            client,
+            core_dns_pod,
+            signpost_pod,
+            there,
+            rounds: 0,
+            kubeconfig,
+            tools,
+            server,
+            agent,
+            _relay: relay,
+            _control_plane: control_plane,
+            upstream,
+            _lab: lab,
+        })
+    }
+
+    /// Makes the API server's objects those of a cluster, and waits until everybody has seen all of them.
+    ///
+    /// CoreDNS is started anew: it caches reverse names, and what it said of another cluster is not asked for.
+    pub(crate) fn become_cluster(&mut self, cluster: &Cluster) -> Result<()> {
+        self.core_dns = None;
+        let mut wanted = cluster.objects();
+        wanted.extend(dns_service(&self.core_dns_pod, &self.signpost_pod));
+        self.server.change(&self.there, &wanted)?;
+        self.there = wanted;
+
+        // Watches keep the order of each kind: who has these has seen all that was written before.
+        self.rounds += 1;
+        let mut wanted = self.there.clone();
+        let name = format!("marker-{}", self.rounds);
+        wanted.extend(marker(&name, self.rounds));
+        self.server.change(&self.there, &wanted)?;
+        self.there = wanted;
+
+        let upstream = &self.upstream.addresses()[..1];
+        let core_dns = CoreDns::start(&self.tools, &self.core_dns_pod, &self.kubeconfig, upstream)?;
+        let asked = format!("{name}.{name}.svc.cluster.local.");
+        for server in [self.core_dns_pod.v4(), self.signpost_pod.v4(), DNS.parse()?] {
+            until("the marker's name", PATIENCE, || {
+                let answer = self
+                    .client
+                    .run(|| dns::ask(SocketAddr::new(server, 53), &asked, RecordType::A))??;
+                ensure!(answer.answers.len() == 1, "{answer}");
+                Ok(())
+            })
+            .with_context(|| {
+                format!(
+                    "{server}: CoreDNS said\n{}the agent said\n{}signpost dns said\n{}",
+                    core_dns.log(),
+                    self.agent.log(),
+                    self.signpost_pod.log()
+                )
+            })?;
+        }
+        self.core_dns = Some(core_dns);
+        Ok(())
+    }
+
+    /// Puts questions to all, and hands what they say to the verdict.
+    pub(crate) fn put(
+        &self,
+        udp: &[Question],
+        tcp: &[Question],
+        verdict: &mut Verdict,
+    ) -> Result<()> {
+        let messages: Vec<Vec<u8>> = udp.iter().map(Question::message).collect();
+        let at = |server: IpAddr| -> Result<_> {
+            let server = SocketAddr::new(server, 53);
+            self.client.run(|| over_udp(server, &messages))?
+        };
+        let of_core_dns = at(self.core_dns_pod.v4())?;
+        let own = at(self.signpost_pod.v4())?;
+        let over_cluster_ip = at(DNS.parse()?)?;
+        for (index, question) in udp.iter().enumerate() {
+            let length = question.section().len();
+            let read =
+                |bytes: &[u8]| Answer::read(bytes, length).with_context(|| format!("{question:?}"));
+            let core_dns = read(&of_core_dns[index].bytes)?;
+            let by_kernel = &over_cluster_ip[index];
+            verdict.add(&Pair {
+                question,
+                way: Way::UserSpace,
+                core_dns: &core_dns,
+                signpost: &read(&own[index].bytes)?,
+            });
+            verdict.add(&Pair {
+                question,
+                way: if by_kernel.time_to_live == OF_THE_KERNEL {
+                    Way::Kernel
+                } else {
+                    Way::ClusterIp
+                },
+                core_dns: &core_dns,
+                signpost: &read(&by_kernel.bytes)?,
+            });
+        }
+
+        let messages: Vec<Vec<u8>> = tcp.iter().map(Question::message).collect();
+        let at = |server: IpAddr| -> Result<_> {
+            let server = SocketAddr::new(server, 53);
+            self.client.run(|| over_tcp(server, &messages))?
+        };
+        let of_core_dns = at(self.core_dns_pod.v4())?;
+        let own = at(DNS.parse()?)?;
+        for (index, question) in tcp.iter().enumerate() {
+            let length = question.section().len();
+            verdict.add(&Pair {
+                question,
+                way: Way::Tcp,
+                core_dns: &Answer::read(&of_core_dns[index], length)?,
+                signpost: &Answer::read(&own[index], length)?,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// The Service of the cluster's DNS. CoreDNS finds its own name by its endpoint; who asks the Service is led to signpost,
+/// which is on the node of the client.
+fn dns_service(core_dns: &Pod, signpost: &Pod) -> Objects {
+    let ports = vec![("dns", 53, "UDP"), ("dns-tcp", 53, "TCP")];
+    let service = Service {
+        namespace: "kube-system".to_owned(),
+        name: "kube-dns".to_owned(),
+        to: To::Addresses(vec![
+            DNS.parse().expect("an address"),
+            "fd96::a".parse().expect("an address"),
+        ]),
+        kind: "ClusterIP",
+        ports: ports.clone(),
+    };
+    let slice = |name: &str, addresses: [IpAddr; 2]| Slice {
+        namespace: "kube-system".to_owned(),
+        name: name.to_owned(),
+        service: "kube-dns".to_owned(),
+        ports: ports.clone(),
+        endpoints: addresses
+            .into_iter()
+            .zip(["elsewhere", "node-1"])
+            .map(|(address, node)| Endpoint {
+                node: Some(node.to_owned()),
+                ..Endpoint::ready(address)
+            })
+            .collect(),
+    };
+    let slices = [
+        slice("kube-dns-v4", [core_dns.v4(), signpost.v4()]),
+        slice("kube-dns-v6", [core_dns.v6(), signpost.v6()]),
+    ];
+    let slices = slices.iter().map(objects::slice);
+    slices.chain([objects::service(&service)]).collect()
+}
+
+/// A namespace with a headless Service of one endpoint.
+fn marker(name: &str, number: u8) -> Objects {
+    let service = Service {
+        namespace: name.to_owned(),
+        name: name.to_owned(),
+        to: To::Endpoints,
+        kind: "ClusterIP",
+        ports: Vec::new(),
+    };
+    let slice = Slice {
+        namespace: name.to_owned(),
+        name: name.to_owned(),
+        service: name.to_owned(),
+        ports: Vec::new(),
+        endpoints: vec![Endpoint::ready(IpAddr::from([10, 98, 0, number]))],
+    };
+    [
+        objects::namespace(name),
+        objects::service(&service),
+        objects::slice(&slice),
+    ]
+    .into()
+}
