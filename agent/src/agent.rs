@@ -449,7 +449,8 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
 
     /// Says what is wrong now, once.
     fn notice(&mut self) {
-        let problems: BTreeSet<_> = self.registry.problems();
+        let mut problems: BTreeSet<_> = self.registry.problems();
+        problems.extend(self.desired.problems());
         let new = self.notices.problems(problems);
         let problems = self.notices.current_problems();
         self.metrics

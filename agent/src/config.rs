@@ -142,6 +142,10 @@ pub struct AgentConfig {
     #[arg(long, env = "SIGNPOST_MASQUERADE_ALL")]
     pub masquerade_all: bool,
 
+    /// Count the connections, packets and bytes of each Service
+    #[arg(long, env = "SIGNPOST_COUNT_SERVICES")]
+    pub count_services: bool,
+
     /// Names of the pods' host-side interfaces; `*` stands for any letters
     #[arg(
         long,
@@ -311,6 +315,7 @@ impl AgentConfig {
             "externalIPs": self.external_ips,
             "clusterCIDR": self.cluster_cidr,
             "masqueradeAll": self.masquerade_all,
+            "countServices": self.count_services,
             "podInterfaces": self.pod_interfaces,
             "negativeGrace": self.negative_grace,
             "healthAddress": self.health_address,
@@ -336,6 +341,7 @@ impl AgentConfig {
             external_ips = self.external_ips,
             cluster_cidr = ?self.cluster_cidr,
             masquerade_all = self.masquerade_all,
+            count_services = self.count_services,
             pod_interfaces = ?self.pod_interfaces,
             wire_interfaces = ?self.wire_interfaces,
             bpffs_root = ?self.instance.bpffs_root,

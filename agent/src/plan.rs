@@ -3,6 +3,7 @@
 mod endpoints;
 mod frontends;
 pub mod node_ports;
+mod sctp;
 #[cfg(test)]
 mod tests;
 
@@ -12,7 +13,7 @@ use ipnet::IpNet;
 
 use self::endpoints::{Candidate, Policies};
 use crate::{
-    model::{Family, ObjectName, Protocol, ServiceKind},
+    model::{Family, ObjectName, Problem, Protocol, ServiceKind},
     registry::Registry,
 };
 
@@ -228,6 +229,12 @@ pub fn health_checks(
 }
 
 impl PortPlan {
+    /// What this port's author should know of ways to it that no dataplane can serve whole; `None` where there is
+    /// nothing to say.
+    pub fn problem(&self, name: &PortName) -> Option<Problem> {
+        sctp::problem(name, self)
+    }
+
     /// Whether a policy asks for endpoints on this node, there are none, and there are some elsewhere: for clients inside
     /// the cluster, and for those outside.
     pub const fn lacks_local(&self) -> (bool, bool) {

@@ -35,7 +35,7 @@ causes! {
     Reversed = "reversed",
     /// A packet left with this node's address as its source, as kube-proxy masquerades.
     Masqueraded = "masqueraded",
-    /// A later fragment followed its first one.
+    /// A later fragment followed its first one, or where the last packet in fragments between these two went.
     FragmentTranslated = "fragment_translated",
     /// An ICMP error about a translated packet was translated with it.
     IcmpTranslated = "icmp_translated",
@@ -51,10 +51,14 @@ causes! {
     NoEndpointsRejected = "no_endpoints_rejected",
     /// The Service has endpoints, but its traffic policy allows none of them here: the packet was dropped.
     NoEndpointsDropped = "no_endpoints_dropped",
-    /// No Service answers at this port of a ClusterIP: the client was told so by ICMP port unreachable.
+    /// No Service answers at this port of a ClusterIP, or to this protocol: the client was told so by ICMP port
+    /// unreachable.
     PortRejected = "port_rejected",
     /// The address is in a Service range and belongs to no Service: the packet was dropped.
     AddressUnallocated = "address_unallocated",
+    /// An SCTP association would need another port, and its checksum (CRC32c over the whole packet) cannot be changed
+    /// with the port: the client was told so by ICMP port unreachable.
+    SctpPortRejected = "sctp_port_rejected",
     /// The client is not in the Service's source ranges: the packet was dropped.
     SourceRefused = "source_refused",
     /// A flow left a backend that no longer serves.
@@ -81,7 +85,7 @@ causes! {
     Protocol = "protocol",
     /// A packet has IP options or IPv6 extension headers; left to the stack.
     IpOptions = "ip_options",
-    /// A later fragment came without its first one; left to the stack.
+    /// A later fragment came before its first one, and nothing says where that will go; left to the stack.
     FragmentUnknown = "fragment_unknown",
     /// An ICMP error about a packet that is not translated; left to the stack.
     IcmpUnknown = "icmp_unknown",
@@ -97,6 +101,9 @@ causes! {
     PortsExhausted = "ports_exhausted",
     /// The interface that a masqueraded packet leaves by has no address for it: the packet was dropped.
     NoMasqueradeAddress = "no_masquerade_address",
+    /// A packet to a NodePort or another Service address of this node is not the first of a connection, or answers what
+    /// left this node from that port: it is no client's. Left to the stack.
+    NotOpening = "not_opening",
     /// The flow could not be recorded; left to the stack.
     FlowNotRecorded = "flow_not_recorded",
     /// A socket of the host was connected to a backend.

@@ -146,6 +146,11 @@ pub struct Config {
     /// The networks that ClusterIPs are given out of, with [`Config::SERVICE_RANGES`]; places that are not needed
     /// repeat the first one.
     pub service_ranges: [Network; 4],
+    /// The lowest and the highest UDP port at which a Service is served to clients outside the cluster, NodePorts among
+    /// them, in host byte order; the first is the higher one where there is none.
+    pub external_ports: [u16; 2],
+    /// Zero.
+    pub pad: u32,
 }
 
 /// A network.
@@ -169,6 +174,8 @@ impl Network {
 }
 
 impl Config {
+    /// [`Config::external_ports`] where there are none.
+    pub const NO_PORTS: [u16; 2] = [u16::MAX, 0];
     /// Questions are answered in the kernel.
     pub const DNS: u32 = 1;
     /// Unknown TCP segments without SYN pass to the stack: another proxy's connections are still alive.

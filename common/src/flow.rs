@@ -105,8 +105,8 @@ pub struct FlowValue {
     pub addresses_sum: u16,
     /// What the new ports add, likewise.
     pub ports_sum: u16,
-    /// Zero.
-    pub pad: u32,
+    /// With [`FlowValue::LET_PASS`] when such a datagram last left: seconds of `CLOCK_MONOTONIC`. Zero without.
+    pub left_at: u32,
     /// When the entry was last used: nanoseconds of `CLOCK_MONOTONIC`. Written at most once a second.
     pub last_seen: u64,
 }
@@ -125,7 +125,7 @@ impl FlowValue {
         flags: 0,
         addresses_sum: 0,
         ports_sum: 0,
-        pad: 0,
+        left_at: 0,
         last_seen: 0,
     };
     /// A FIN was seen in this entry's direction.
@@ -143,6 +143,12 @@ impl FlowValue {
     /// The packet gets the address of the interface that it leaves by as its source, and a port of ours
     /// (kube-proxy's masquerade). Source address and port are zero until the first packet leaves.
     pub const MASQUERADE: u32 = 64;
+
+    /// Nothing is done to the packet, and no flow opened for it: it answers a datagram that left this node from a port
+    /// at which a Service is served, no longer ago than [`FlowValue::LET_PASS_FOR`]. The entry has no other one.
+    pub const LET_PASS: u32 = 128;
+    /// Seconds for which a datagram is answered, as nf_conntrack's `udp_timeout` has it.
+    pub const LET_PASS_FOR: u32 = 30;
 
     /// Writes the key of the pair's other entry. `key` is this entry's own.
     #[inline(always)]
@@ -176,11 +182,27 @@ pub struct FragmentKey {
     pub protocol: u8,
     /// As in [`FlowKey::direction`].
     pub direction: u8,
-    /// Zero.
-    pub pad: u16,
+    /// [`FragmentKey::PACKET`] or [`FragmentKey::LAST`].
+    pub kind: u16,
 }
 
 const _: () = assert!(size_of::<FragmentKey>() == 40);
+
+impl FragmentKey {
+    /// The entry is of one packet.
+    pub const PACKET: u16 = 0;
+    /// The entry is of the last packet in fragments between these two; without identification.
+    pub const LAST: u16 = 1;
+
+    /// A number that tells keys apart: [`FragmentValue::check`].
+    #[inline(always)]
+    pub fn check(&self) -> u32 {
+        let [a, b, c, d] = self.source.words();
+        let [e, f, g, h] = self.destination.words();
+        let kind = (self.kind as u32) << 16 | (self.protocol as u32) << 8 | self.direction as u32;
+        products(&[[a, b], [c, d], [e, f], [g, h], [self.identification, kind]])
+    }
+}
 
 /// Value of the `fragments` map: the addresses that the later fragments get, as the first one did.
 #[repr(C)]
@@ -192,10 +214,18 @@ pub struct FragmentValue {
     pub destination: Address,
     /// When the first fragment came: nanoseconds of `CLOCK_MONOTONIC`.
     pub last_seen: u64,
-    /// [`FlowValue::HAIRPIN`] where the flow has it.
+    /// [`FlowValue::HAIRPIN`] where the flow has it, and [`FragmentValue::SEVERAL`].
     pub flags: u32,
-    /// Zero.
-    pub pad: u32,
+    /// [`FragmentKey::check`] of the entry's key: an element of an LRU map is reused under a reader.
+    pub check: u32,
 }
 
 const _: () = assert!(size_of::<FragmentValue>() == 48);
+
+impl FragmentValue {
+    /// Of [`FragmentKey::LAST`]: packets between these two went to several places lately, so that nobody can tell where
+    /// the next one will go.
+    pub const SEVERAL: u32 = 1 << 31;
+    /// Nanoseconds for which the last packet says where the next one goes.
+    pub const LAST_FOR: u64 = 30_000_000_000;
+}

@@ -2,7 +2,7 @@
 
 /// Version of everything that this crate defines and that is pinned. It is part of the pin folder's name, so that an
 /// agent never reads maps of another layout. A test pins this number to a hash of this crate's map types.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 
 /// Names of the maps, at most 15 bytes as the kernel keeps them.
 pub mod map {
@@ -42,6 +42,8 @@ pub mod map {
     pub const CLOCKS: &str = "clocks";
     /// One [`crate::dns::Clock`]: when this node's `signpost dns` last said that it is there.
     pub const DNS_ALIVE: &str = "dns_alive";
+    /// Service id → [`crate::count::ServiceCount`], per CPU.
+    pub const SERVICE_COUNTS: &str = "service_counts";
     /// [`crate::Cause`] as index → packets, per CPU.
     pub const COUNTERS: &str = "counters";
     /// Working memory for DNS questions, per CPU.
@@ -121,6 +123,7 @@ mod tests {
     use super::*;
     use crate::{
         Address, Cause,
+        count::ServiceCount,
         device::DeviceValue,
         dns::{AnswerHead, Config, LargeAnswer, NameValue, Network, SmallAnswer},
         flow::{FlowKey, FlowValue, FragmentKey, FragmentValue},
@@ -164,12 +167,13 @@ mod tests {
             AffinityValue { check, port, pad, address, last_used }
             RangeKey { bits, service, address }
             SocketKey { cookie, address, port, direction, pad }
-            SocketValue { check, address, port, pad, service }
+            SocketValue { check, address, port, flags, service }
             DeviceValue { v4, v6 }
+            ServiceCount { connections, packets_in, bytes_in, packets_out, bytes_out }
             FlowKey { source, destination, source_port, destination_port, protocol, direction, pad }
-            FlowValue { check, service, source, destination, source_port, destination_port, flags, addresses_sum, ports_sum, pad, last_seen }
-            FragmentKey { source, destination, identification, protocol, direction, pad }
-            FragmentValue { source, destination, last_seen, flags, pad }
+            FlowValue { check, service, source, destination, source_port, destination_port, flags, addresses_sum, ports_sum, left_at, last_seen }
+            FragmentKey { source, destination, identification, protocol, direction, kind }
+            FragmentValue { source, destination, last_seen, flags, check }
             NameKey { first, second, length, labels, qtype, pad }
             NameValue { check, flags, large, user }
             AnswerHead { check, count, length, stride, pad, sum }
@@ -177,7 +181,7 @@ mod tests {
             LargeAnswer { head, records }
             HashKeys { words }
             Network { address, mask }
-            Config { flags, negative_grace, zone, services, soa, hash, host, service_ranges }
+            Config { flags, negative_grace, zone, services, soa, hash, host, service_ranges, external_ports, pad }
         }
         let sizes = [
             size::ADDRESSES,
@@ -199,7 +203,7 @@ mod tests {
         write!(text, "{sizes:?}").unwrap();
         assert_eq!(
             (LAYOUT_VERSION, fnv(&text)),
-            (4, 0xb4e7_1a59_5373_4f95),
+            (5, 0x7b77_f488_c076_303e),
             "count LAYOUT_VERSION up and write both down here: pinned maps have another layout than\n{text}"
         );
     }

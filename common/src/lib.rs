@@ -8,6 +8,7 @@
 pub mod address;
 pub mod cause;
 mod check;
+pub mod count;
 pub mod device;
 pub mod dns;
 pub mod flow;
@@ -30,6 +31,7 @@ mod pod {
 
     pod!(
         crate::Address,
+        crate::count::ServiceCount,
         crate::device::DeviceValue,
         crate::dns::Config,
         crate::dns::LargeAnswer,

@@ -188,6 +188,16 @@ pub struct MemberKey {
 
 const _: () = assert!(size_of::<MemberKey>() == 24);
 
+impl MemberKey {
+    /// All zero.
+    pub const ZERO: Self = Self {
+        service: 0,
+        address: Address::UNSPECIFIED,
+        port: Port::new(0),
+        pad: 0,
+    };
+}
+
 /// Value of the `members` map: may a flow, an affinity entry or a UDP packet still go to this endpoint?
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, NoUninit, AnyBitPattern)]
@@ -218,6 +228,12 @@ pub struct AffinityKey {
 const _: () = assert!(size_of::<AffinityKey>() == 20);
 
 impl AffinityKey {
+    /// All zero.
+    pub const ZERO: Self = Self {
+        client: Address::UNSPECIFIED,
+        service: 0,
+    };
+
     /// A number that tells keys apart: [`AffinityValue::check`].
     #[inline(always)]
     pub fn check(&self) -> u32 {
@@ -243,6 +259,17 @@ pub struct AffinityValue {
 }
 
 const _: () = assert!(size_of::<AffinityValue>() == 32);
+
+impl AffinityValue {
+    /// All zero.
+    pub const ZERO: Self = Self {
+        check: 0,
+        port: Port::new(0),
+        pad: 0,
+        address: Address::UNSPECIFIED,
+        last_used: 0,
+    };
+}
 
 /// Key of the `source_ranges` trie: a network whose addresses may use the load balancer's IPs of a service port.
 #[repr(C)]

@@ -50,10 +50,15 @@ pub struct SocketValue {
     pub address: Address,
     /// The port that belongs to it.
     pub port: Port,
-    /// Zero.
-    pub pad: u16,
+    /// [`SocketValue::UNLISTED`] or zero.
+    pub flags: u16,
     /// The service port, as in [`crate::service::FrontendValue::service`].
     pub service: u32,
 }
 
 const _: () = assert!(size_of::<SocketValue>() == 28);
+
+impl SocketValue {
+    /// The socket is one of Multipath TCP, which `sock_diag` does not list: nobody can tell whether it is closed.
+    pub const UNLISTED: u16 = 1;
+}

@@ -63,7 +63,14 @@ fn arrive<P: Packet, T: Tables>(
         } else {
             Err(Cause::Protocol)
         };
-        return unless_the_nodes_own(address, done);
+        return match done {
+            Err(Cause::Protocol | Cause::IcmpUnknown)
+                if address & AddressValue::CLUSTER_IP != 0 && unserved::is_new(packet, headers) =>
+            {
+                unserved::port(packet, tables, headers)
+            }
+            done => unless_the_nodes_own(address, done),
+        };
     }
     let segment = match Segment::read(packet, headers) {
         Ok(segment) => segment,

@@ -1,4 +1,4 @@
-//! Flows: what a packet of TCP or UDP is translated to, and how that is decided.
+//! Flows: what a packet of TCP, UDP or SCTP is translated to, and how that is decided.
 //!
 //! A flow has a pair of entries at the interface where the client's packets arrive: there, client to Service becomes
 //! client to backend; back, backend to client becomes Service to client. Where the client's address has to be hidden from
@@ -16,7 +16,7 @@ use signpost_common::{
 use crate::{
     affinity,
     choose::dns_pod_alive,
-    fragment,
+    count, fragment,
     headers::{EthernetAddresses, Headers, protocol},
     packet::Packet,
     reject::reject,
@@ -30,10 +30,11 @@ use crate::{
 /// Whether the protocol has flows that are translated.
 #[inline(always)]
 pub const fn is_translated(number: u8) -> bool {
-    matches!(number, protocol::TCP | protocol::UDP)
+    matches!(number, protocol::TCP | protocol::UDP | protocol::SCTP)
 }
 
-/// Gives a packet what its flow says; [`Verdict::Continue`] where there is no flow, or it has to be opened anew.
+/// Gives a packet what its flow says; [`Verdict::Continue`] where there is no flow, or it has to be opened anew. An entry
+/// that a packet leaves is forgotten: where its Service is gone, the next packet must not find it.
 ///
 /// # Errors
 /// [`Cause::HelperFailed`].
@@ -50,13 +51,26 @@ pub fn follow<P: Packet, T: Tables>(
     if !tables.flow(&work.key, work.key.check(), segment.adds, &mut work.flow) {
         return Ok(Verdict::Continue);
     }
+    if work.flow.flags & FlowValue::LET_PASS != 0 {
+        let answers = seconds(tables.now()).wrapping_sub(work.flow.left_at);
+        work.flow.left_at = 0;
+        if answers < FlowValue::LET_PASS_FOR {
+            return Err(Cause::NotOpening);
+        }
+        tables.remove_flow(&work.key);
+        return Ok(Verdict::Continue);
+    }
     let mut cause = Cause::Reversed;
     if work.flow.flags & FlowValue::FORWARD != 0 {
         cause = Cause::Translated;
         match leaves(tables, headers, segment, work) {
             Leaves::No => {}
-            Leaves::Reopened => return Ok(Verdict::Continue),
+            Leaves::Reopened => {
+                tables.remove_flow(&work.key);
+                return Ok(Verdict::Continue);
+            }
             Leaves::Because(cause) => {
+                tables.remove_flow(&work.key);
                 tables.count(cause);
                 return Ok(Verdict::Continue);
             }
@@ -112,12 +126,17 @@ fn open_here<P: Packet, T: Tables>(
     if !find_frontend(tables, work, address) {
         return Err(Cause::NoFrontend);
     }
+    if address & (AddressValue::NODE | AddressValue::NODE_PORT) != 0
+        && !may_open_at_node(headers, segment)
+    {
+        return Err(Cause::NotOpening);
+    }
     if let Some(config) = tables.config() {
         if config.flags & Config::DRAIN != 0 {
             return Err(Cause::Draining);
         }
         if config.flags & Config::TAKEOVER != 0
-            && headers.protocol == protocol::TCP
+            && headers.protocol != protocol::UDP
             && !segment.opens
         {
             return Err(Cause::Takeover);
@@ -130,12 +149,96 @@ fn open_here<P: Packet, T: Tables>(
     match tables.record(work) {
         Ok(()) => {
             affinity::remember(tables, work);
+            count::connection(tables, &work.flow.service);
             apply_first(packet, tables, headers, work.key.direction, &work.flow).unpack()
         }
-        Err(Cause::NoEndpointsRejected) => reject(packet, headers),
+        Err(cause @ (Cause::NoEndpointsRejected | Cause::SctpPortRejected)) => {
+            reject(packet, headers, cause)
+        }
         Err(Cause::NoEndpointsDropped) => Ok(Verdict::Drop(Cause::NoEndpointsDropped)),
         Err(cause) => Err(cause),
     }
+}
+
+/// Whether a packet to an address of the node may be a client's first: the node, and what is masqueraded by others as
+/// the node, talk to the network from ports of that address too, and what comes back for them is no client's. For
+/// datagrams [`let_answers_pass`] has left an entry then.
+#[inline(always)]
+fn may_open_at_node(headers: &Headers, segment: &Segment) -> bool {
+    headers.protocol == protocol::UDP || segment.opens
+}
+
+/// Notes at a datagram that leaves, and is of no flow, that its answers are for whom it comes from, where its source is
+/// a way in to a Service: a NodePort from which the node itself sends, or somebody who is masqueraded as it.
+///
+/// TCP and SCTP say which packet is a connection's first; UDP does not.
+#[inline(always)]
+pub fn let_answers_pass<T: Tables>(
+    tables: &T,
+    headers: &Headers,
+    segment: &Segment,
+    direction: u8,
+) {
+    let Some(config) = tables.config() else {
+        return;
+    };
+    let port = segment.source().get();
+    if port < config.external_ports[0] || port > config.external_ports[1] {
+        return;
+    }
+    let address = tables.address(&headers.source);
+    if address & (AddressValue::NODE | AddressValue::NODE_PORT) != 0 {
+        let_pass(tables, headers, segment, direction, address);
+    }
+}
+
+/// Whether there is a frontend at the packet's destination, which is `address` to us.
+#[inline(always)]
+pub(crate) fn is_served<T: Tables>(
+    tables: &T,
+    headers: &Headers,
+    segment: &Segment,
+    address: u32,
+) -> bool {
+    let Some(work) = tables.work() else {
+        return false;
+    };
+    segment.write_key(headers, FlowKey::TO_WIRE, &mut work.key);
+    find_frontend(tables, work, address)
+}
+
+#[inline(never)]
+fn let_pass<T: Tables>(
+    tables: &T,
+    headers: &Headers,
+    segment: &Segment,
+    direction: u8,
+    address: u32,
+) {
+    let Some(work) = tables.work() else { return };
+    segment.write_answers_key(headers, direction ^ FlowKey::OTHER_WAY, &mut work.key);
+    if !find_frontend(tables, work, address) {
+        return;
+    }
+    work.flow.check = work.key.check();
+    work.flow.service = work.frontend.service;
+    work.flow.source = work.key.source;
+    work.flow.source_port = work.key.source_port;
+    work.flow.destination = work.key.destination;
+    work.flow.destination_port = work.key.destination_port;
+    work.flow.flags = FlowValue::LET_PASS;
+    work.flow.last_seen = tables.now();
+    work.flow.left_at = seconds(work.flow.last_seen);
+    // Where there is no room, the answer goes where it went without this.
+    let _ = tables.insert_flow(&work.key, &work.flow, true);
+    // What is recorded next has none.
+    work.flow.left_at = 0;
+}
+
+/// A time in nanoseconds, in seconds.
+#[inline(always)]
+const fn seconds(nanoseconds: u64) -> u32 {
+    (nanoseconds / 1_000_000_000) as u32
 }
 
 /// Finds the frontend that a packet is for: at its very destination, else a NodePort. Apart, so that the stack is used
@@ -210,6 +313,7 @@ fn apply<P: Packet, T: Tables>(
     cause: Cause,
 ) -> Result<Verdict, Cause> {
     rewrite::segment(packet, headers, flow)?;
+    count::packet(tables, packet, direction, flow);
     if headers.fragment {
         fragment::remember(tables, headers, direction, flow);
     }

@@ -19,6 +19,8 @@ pub mod protocol {
     pub const FRAGMENT: u8 = 44;
     /// ICMPv6.
     pub const ICMP6: u8 = 58;
+    /// SCTP.
+    pub const SCTP: u8 = 132;
 }
 
 /// Ethernet type of IPv4.

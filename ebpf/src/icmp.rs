@@ -31,6 +31,21 @@ pub const fn is_icmp(headers: &Headers) -> bool {
         }
 }
 
+/// Whether this message, which is ICMP of its family, asks something: nf_conntrack takes only such for new (echo,
+/// timestamp, information and address mask; echo and node information).
+///
+/// # Errors
+/// [`Cause::TooShort`].
+#[inline(always)]
+pub fn asks(packet: &impl Packet, headers: &Headers) -> Result<bool, Cause> {
+    let kind: u8 = packet.load(headers.transport)?;
+    Ok(if headers.v4 {
+        matches!(kind, 8 | 13 | 15 | 17)
+    } else {
+        matches!(kind, 128 | 139)
+    })
+}
+
 /// An error that arrives about a packet which its sender got from us: from a client about a Service's packet, or about a
 /// packet with this node's address. It goes to the other end of the flow, about the packet that was sent there. Where a
 /// pod is that end itself, it goes back to it.

@@ -5,7 +5,13 @@ use core::mem::MaybeUninit;
 use signpost_common::{Cause, flow::FlowKey};
 
 use crate::{
-    flow, fragment, headers::Headers, icmp, packet::Packet, segment::Segment, tables::Tables,
+    flow, fragment,
+    headers::{Headers, protocol},
+    icmp,
+    packet::Packet,
+    segment::Segment,
+    tables::Tables,
+    unserved,
     verdict::Verdict,
 };
 
@@ -19,7 +25,8 @@ pub fn to_pod<P: Packet, T: Tables>(packet: &mut P, tables: &T) -> Result<Verdic
     leave(packet, tables, FlowKey::TO_POD)
 }
 
-/// At an uplink or a tunnel: as [`to_pod`].
+/// At an uplink or a tunnel: as [`to_pod`]. What the host itself sends to a ClusterIP where nobody is, it gets back as
+/// an error.
 ///
 /// # Errors
 /// As [`to_pod`].
@@ -45,17 +52,36 @@ fn leave<P: Packet, T: Tables>(
             done => done,
         };
     }
-    if icmp::is_icmp(headers) {
-        return match icmp::leaving(packet, tables, headers, direction) {
-            Err(Cause::IcmpUnknown | Cause::TooShort | Cause::IpOptions) => Ok(Verdict::Continue),
+    if !flow::is_translated(headers.protocol) {
+        let done = if icmp::is_icmp(headers) {
+            icmp::leaving(packet, tables, headers, direction)
+        } else {
+            Err(Cause::Protocol)
+        };
+        return match done {
+            Err(Cause::Protocol | Cause::IcmpUnknown)
+                if direction == FlowKey::TO_WIRE && unserved::is_new(packet, headers) =>
+            {
+                unserved::leaving(packet, tables, headers, None)
+            }
+            Err(Cause::Protocol | Cause::IcmpUnknown | Cause::TooShort | Cause::IpOptions) => {
+                Ok(Verdict::Continue)
+            }
             done => done,
         };
-    }
-    if !flow::is_translated(headers.protocol) {
-        return Ok(Verdict::Continue);
     }
     let Ok(segment) = Segment::read(packet, headers) else {
         return Ok(Verdict::Continue);
     };
-    flow::follow(packet, tables, headers, &segment, direction)
+    match flow::follow(packet, tables, headers, &segment, direction)? {
+        Verdict::Continue if headers.protocol == protocol::UDP => {
+            flow::let_answers_pass(tables, headers, &segment, direction);
+            if direction == FlowKey::TO_WIRE {
+                unserved::leaving(packet, tables, headers, Some(&segment))
+            } else {
+                Ok(Verdict::Continue)
+            }
+        }
+        verdict => Ok(verdict),
+    }
 }

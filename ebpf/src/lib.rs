@@ -11,6 +11,7 @@
 mod affinity;
 pub mod arrive;
 pub mod choose;
+mod count;
 pub mod dns;
 pub mod flow;
 pub mod fragment;

@@ -50,7 +50,7 @@ mod programs {
     pub(crate) fn to_wire(context: TcContext) -> i32 {
         let mut skb = Skb::new(context.as_ptr().cast());
         let verdict = signpost_ebpf::to_wire(&mut skb, &Maps);
-        act(verdict, || skb.send_out())
+        act(verdict, || skb.send_in())
     }
 
     /// A process connects a socket to an IPv4 address.

@@ -9,6 +9,7 @@ use signpost_common::{
 
 use crate::{
     choose::{self, Set},
+    headers::protocol,
     masquerade::random_port,
     rewrite,
     tables::{NotInserted, Tables, forget, recall},
@@ -26,8 +27,8 @@ const BACKENDS: u32 = 4;
 /// sees one turn like the other.
 ///
 /// # Errors
-/// [`Cause::NoEndpointsRejected`] and [`Cause::NoEndpointsDropped`] say what the packet gets; for the others it is left
-/// to the stack.
+/// [`Cause::NoEndpointsRejected`], [`Cause::NoEndpointsDropped`] and [`Cause::SctpPortRejected`] say what the packet
+/// gets; for the others it is left to the stack.
 #[inline(always)]
 pub fn record<T: Tables>(tables: &T, work: &mut Work) -> Result<(), Cause> {
     let check = work.key.check();
@@ -66,6 +67,9 @@ pub fn record<T: Tables>(tables: &T, work: &mut Work) -> Result<(), Cause> {
         write_entries(tables, work, check, other_port);
         write_back(work);
         write_leaving(tables, work);
+        if work.key.protocol == protocol::SCTP && changes_port(work) {
+            return Err(Cause::SctpPortRejected);
+        }
         match insert(tables, work) {
             Ok(()) => {
                 if clashes > 0 {
@@ -183,6 +187,14 @@ fn write_leaving<T: Tables>(tables: &T, work: &mut Work) {
     leaving.destination_port = flow.destination_port;
     leaving.flags = FlowValue::MASQUERADE;
     leaving.last_seen = flow.last_seen;
+}
+
+/// Whether packets of the flow get another port; masqueraded ones do.
+#[inline(always)]
+fn changes_port(work: &Work) -> bool {
+    work.flow.source_port != work.key.source_port
+        || work.flow.destination_port != work.key.destination_port
+        || work.leaving_key.direction != FlowKey::FROM_POD
 }
 
 /// Which program masquerades the flow; [`FlowKey::FROM_POD`] for none. A backend that is this node itself gets the

@@ -1,4 +1,4 @@
-//! Tells a client that a Service has no endpoint: ICMP port unreachable, as kube-proxy's REJECT, at once.
+//! Tells a client that nobody is there for it: ICMP port unreachable, as kube-proxy's REJECT, at once.
 
 use bytemuck::{AnyBitPattern, NoUninit};
 use signpost_common::Cause;
@@ -37,13 +37,22 @@ struct V6Error {
 const _: () = assert!(size_of::<V4Error>() == 28 && size_of::<V6Error>() == 48);
 
 /// Turns a packet into the ICMP error about it, addressed to its sender from the Service's address. The quote ends
-/// with the transport header: eight bytes of UDP, twenty of TCP.
+/// with the transport header: eight bytes of UDP and others, twenty of TCP; of SCTP twenty as well, up to the tag of an INIT, by
+/// which its sender knows its association again. `cause` is what the verdict says.
 ///
 /// # Errors
 /// [`Cause::TooShort`] before anything was changed, [`Cause::HelperFailed`] after.
 #[inline(always)]
-pub fn reject<P: Packet>(packet: &mut P, headers: &Headers) -> Result<Verdict, Cause> {
-    reject_packed(packet, headers).unpack()
+pub fn reject<P: Packet>(
+    packet: &mut P,
+    headers: &Headers,
+    cause: Cause,
+) -> Result<Verdict, Cause> {
+    if headers.fragment {
+        return Ok(Verdict::Drop(cause)); // the later fragments could not be told apart from it
+    }
+    reject_packed(packet, headers).unpack()?;
+    Ok(Verdict::SendBack(cause))
 }
 
 #[inline(never)]
@@ -53,20 +62,17 @@ fn reject_packed<P: Packet>(packet: &mut P, headers: &Headers) -> Packed {
 
 #[inline(always)]
 fn reject_here<P: Packet>(packet: &mut P, headers: &Headers) -> Result<Verdict, Cause> {
-    if headers.fragment {
-        return Ok(Verdict::Drop(Cause::NoEndpointsRejected)); // the later fragments could not be told apart from it
-    }
-    let udp = headers.protocol == protocol::UDP;
+    let long = matches!(headers.protocol, protocol::TCP | protocol::SCTP);
     if headers.v4 {
-        if udp {
-            v4::<P, 7>(packet, headers)
-        } else {
+        if long {
             v4::<P, 10>(packet, headers)
+        } else {
+            v4::<P, 7>(packet, headers)
         }
-    } else if udp {
-        v6::<P, 12>(packet, headers)
-    } else {
+    } else if long {
         v6::<P, 15>(packet, headers)
+    } else {
+        v6::<P, 12>(packet, headers)
     }
 }
 

@@ -63,7 +63,8 @@ pub fn addresses(
     }
 }
 
-/// Replaces addresses and ports of a TCP or UDP packet by those of its flow.
+/// Replaces addresses and ports of a packet by those of its flow. The checksum of SCTP is over neither addresses nor a
+/// pseudo-header (RFC 9260 §6.8), and its ports stay as they are.
 ///
 /// # Errors
 /// [`Cause::HelperFailed`].
@@ -97,6 +98,9 @@ pub fn segment<P: Packet>(
             &[flow.source.words(), flow.destination.words()],
         )?;
         packet.store(headers.transport, &ports)?;
+    }
+    if headers.protocol == protocol::SCTP {
+        return Ok(());
     }
     packet.update_checksum(checksum, addresses, Part::PseudoHeader, udp)?;
     if flow.ports_sum == NOTHING {

@@ -12,7 +12,6 @@ use signpost_common::{
 
 use crate::{headers::protocol, tables::Tables};
 
-mod affinity;
 mod backend;
 mod frontend;
 #[cfg(test)]

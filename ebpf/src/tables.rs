@@ -2,6 +2,7 @@
 
 use signpost_common::{
     Address, Cause,
+    count::ServiceCount,
     device::DeviceValue,
     dns::{Config, NameValue},
     flow::{FlowKey, FlowValue, FragmentKey, FragmentValue},
@@ -147,6 +148,15 @@ pub trait Tables {
 
     /// A random number.
     fn random(&self) -> u32;
+
+    /// Whether service ports are counted.
+    fn counts_services(&self) -> bool;
+
+    /// Adds to what is counted of a service port, where that has begun.
+    fn count_service(&self, service: &u32, add: impl FnOnce(&mut ServiceCount));
+
+    /// Begins to count a service port, where that has not begun.
+    fn begin_to_count(&self, service: &u32);
 
     /// Counts a cause that does not end the program's work.
     fn count(&self, cause: Cause);

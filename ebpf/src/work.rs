@@ -1,7 +1,7 @@
 //! Working memory of a program run.
 
 use signpost_common::{
-    Address, Port,
+    Address,
     flow::{FlowKey, FlowValue},
     service::{
         AffinityKey, AffinityValue, FrontendKey, FrontendValue, MemberKey, RangeKey, SlotValue,
@@ -65,23 +65,9 @@ impl Work {
         leaving: FlowValue::ZERO,
         there_key: FlowKey::ZERO,
         there: FlowValue::ZERO,
-        affinity_key: AffinityKey {
-            client: Address::UNSPECIFIED,
-            service: 0,
-        },
-        affinity: AffinityValue {
-            check: 0,
-            port: Port::new(0),
-            pad: 0,
-            address: Address::UNSPECIFIED,
-            last_used: 0,
-        },
-        member_key: MemberKey {
-            service: 0,
-            address: Address::UNSPECIFIED,
-            port: Port::new(0),
-            pad: 0,
-        },
+        affinity_key: AffinityKey::ZERO,
+        affinity: AffinityValue::ZERO,
+        member_key: MemberKey::ZERO,
         range_key: RangeKey {
             bits: RangeKey::ALL_BITS,
             service: 0,

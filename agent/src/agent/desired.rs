@@ -16,7 +16,7 @@ use super::admission::without_external_ips;
 use crate::{
     addresses::LocalAddresses,
     dataplane::{NodeAddresses, Refusal, Update},
-    model::{Event, Family, Kind, ObjectName, ServiceKind},
+    model::{Event, Family, Kind, ObjectName, Problem, ServiceKind},
     plan::{
         self, HealthCheck, PlanConfig, PortName,
         node_ports::{self, NodePortAddress},
@@ -71,6 +71,8 @@ pub struct Desired {
     health_checks: BTreeMap<ObjectName, Vec<HealthCheck>>,
     /// Service ports that lack endpoints on this node, for clients inside and outside.
     lacks_local: BTreeMap<PortName, (bool, bool)>,
+    /// What the authors of Services should know.
+    problems: BTreeMap<PortName, Problem>,
     faults: BTreeMap<String, String>,
     node_ports: Vec<NodePortAddress>,
     local: Option<LocalAddresses>,
@@ -109,6 +111,7 @@ impl Desired {
             planned: BTreeMap::new(),
             health_checks: BTreeMap::new(),
             lacks_local: BTreeMap::new(),
+            problems: BTreeMap::new(),
             faults: BTreeMap::new(),
             whole: true,
         }
@@ -196,6 +199,11 @@ impl Desired {
                 outside + usize::from(lacks.1),
             )
         })
+    }
+
+    /// What the authors of Services should know of ways that cannot be served.
+    pub fn problems(&self) -> impl Iterator<Item = Problem> {
+        self.problems.values().cloned()
     }
 
     /// Objects that could not be turned into a plan because of a fault in this program.
@@ -300,9 +308,14 @@ impl Desired {
             let gone = before.into_iter().flatten().filter(|p| !now.contains(p));
             for port in gone {
                 self.lacks_local.remove(&port);
+                self.problems.remove(&port);
                 ports.insert(port, None);
             }
             for (port, plan) in &planned {
+                match plan.problem(port) {
+                    None => drop(self.problems.remove(port)),
+                    Some(problem) => drop(self.problems.insert(port.clone(), problem)),
+                }
                 match plan.lacks_local() {
                     (false, false) => drop(self.lacks_local.remove(port)),
                     lacks => drop(self.lacks_local.insert(port.clone(), lacks)),

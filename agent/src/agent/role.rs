@@ -128,6 +128,7 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
         takeover: false,
         cluster_ranges: config.cluster_cidr.clone(),
         masquerade_all: config.masquerade_all,
+        count_services: config.count_services,
         cgroup_root: config.cgroup_root.clone().or_else(find_cgroup_root),
     })?;
     let dns_alive = dataplane.dns_alive_fd()?.try_clone_to_owned()?;

@@ -246,6 +246,8 @@ mod tests {
             hash: keys,
             host: [0; 2],
             service_ranges: Default::default(),
+            external_ports: Config::NO_PORTS,
+            pad: 0,
         });
         tables.answers_small.insert(ent.with_type(qtype::A), answer);
         tables

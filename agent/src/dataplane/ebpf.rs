@@ -13,9 +13,10 @@ use std::{
 use anyhow::Context;
 use ipnet::IpNet;
 use serde::Serialize;
-use signpost_common::{Address, device::DeviceValue};
+use signpost_common::{Address, count::ServiceCount, device::DeviceValue};
 
 use self::{
+    abandoned::Abandoned,
     attach::{Attacher, Hook},
     cgroup::HostSockets,
     differ::Differ,
@@ -27,8 +28,10 @@ use self::{
 use super::{Dataplane, Report, Update};
 use crate::{interfaces::Place, zone::Name};
 
+mod abandoned;
 pub mod attach;
 pub mod cgroup;
+pub mod counts;
 pub mod differ;
 pub mod pins;
 pub mod program;
@@ -56,6 +59,8 @@ pub struct EbpfConfig {
     pub cluster_ranges: Vec<IpNet>,
     /// All traffic to ClusterIPs is masqueraded.
     pub masquerade_all: bool,
+    /// What goes through each service port is counted ([`EbpfDataplane::service_counts`]).
+    pub count_services: bool,
     /// Root of the cgroup2 hierarchy: its processes in this network namespace are the host's. `None` where there is
     /// none, see [`cgroup::find_root`].
     pub cgroup_root: Option<PathBuf>,
@@ -81,6 +86,7 @@ pub struct EbpfDataplane {
     attacher: Attacher,
     sockets: HostSockets,
     stranded: Stranded,
+    abandoned: Abandoned,
     differ: Differ,
     swept: sweep::Left,
 }
@@ -114,10 +120,15 @@ impl EbpfDataplane {
             ),
             (Ok(_), Some(root)) => Ok(root.clone()),
         };
+        let count_services = config.count_services;
+        if !count_services {
+            // What is counted later begins anew.
+            counts::clear(&mut tables).context("cannot clear what service ports were used")?;
+        }
         let mut differ = Differ::open(config, &mut tables)?;
         // Without the cookie no process is one of the host's.
         differ.set_host(host.unwrap_or_default());
-        let mut programs = Programs::load(&pins)?;
+        let mut programs = Programs::load(&pins, count_services)?;
         let attacher = Attacher::take_over(hook, &pins, &programs, same_maps)?;
         let sockets = HostSockets::open(root, &pins, &mut programs, same_maps);
         let mut stranded = Stranded::default();
@@ -129,6 +140,7 @@ impl EbpfDataplane {
             attacher,
             sockets,
             stranded,
+            abandoned: Abandoned::default(),
             differ,
             swept: sweep::Left::default(),
         })
@@ -201,10 +213,20 @@ impl EbpfDataplane {
         Ok(self.tables.map::<DnsAlive>()?)
     }
 
+    /// What went through each service port since it came, by its id: see
+    /// [`signpost_common::service::ServiceValue`] for whose that is. Empty where nothing is counted.
+    ///
+    /// # Errors
+    /// Where the map cannot be read.
+    pub fn service_counts(&self) -> anyhow::Result<BTreeMap<u32, ServiceCount>> {
+        counts::read(&self.tables).context("cannot read what service ports are used")
+    }
+
     /// How full each map is.
     pub fn pressure(&self) -> Vec<Pressure> {
         let mut pressure = self.differ.pressure();
         pressure.extend(self.swept.pressure());
+        pressure.push(self.abandoned.pressure());
         pressure
     }
 
@@ -250,6 +272,11 @@ impl Dataplane for EbpfDataplane {
         self.stranded.look(&mut self.tables);
         self.swept = sweep::sweep(&mut self.tables, now).context("cannot sweep the flows")?;
         report.deleted += self.swept.deleted;
+        match self.abandoned.sweep(&mut self.tables) {
+            Ok(deleted) => report.deleted += deleted,
+            // They go when the map has to make room.
+            Err(error) => tracing::debug!(%error, "closed sockets of the host are not forgotten"),
+        }
         Ok(report)
     }
 }

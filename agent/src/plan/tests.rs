@@ -1,5 +1,6 @@
 mod live;
 mod model;
+mod sctp;
 mod ways;
 
 use std::collections::BTreeMap;

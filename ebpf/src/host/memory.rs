@@ -7,6 +7,7 @@ use std::{
 
 use signpost_common::{
     Address, Cause,
+    count::ServiceCount,
     device::DeviceValue,
     dns::{AnswerHead, Config, LargeAnswer, NameValue, SmallAnswer},
     flow::{FlowKey, FlowValue, FragmentKey, FragmentValue},
@@ -66,6 +67,10 @@ pub struct Memory {
     pub dns_alive_at: u64,
     /// What was counted, in order.
     pub counted: RefCell<Vec<Cause>>,
+    /// Whether service ports are counted.
+    pub counts_services: bool,
+    /// What was counted of service ports.
+    pub service_counts: RefCell<HashMap<u32, ServiceCount>>,
     /// The next random number; each one taken is followed by its successor.
     pub random: Cell<u32>,
     working: Box<Working>,
@@ -195,7 +200,8 @@ impl Tables for Memory {
     }
 
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentValue> {
-        self.fragments.borrow().get(key).copied()
+        let found = self.fragments.borrow().get(key).copied();
+        found.filter(|value| value.check == key.check())
     }
 
     fn insert_fragment(&self, key: &FragmentKey, value: &FragmentValue) {
@@ -277,6 +283,23 @@ impl Tables for Memory {
 
     fn random(&self) -> u32 {
         self.random.replace(self.random.get().wrapping_add(1))
+    }
+
+    fn counts_services(&self) -> bool {
+        self.counts_services
+    }
+
+    fn count_service(&self, service: &u32, add: impl FnOnce(&mut ServiceCount)) {
+        if let Some(count) = self.service_counts.borrow_mut().get_mut(service) {
+            add(count);
+        }
+    }
+
+    fn begin_to_count(&self, service: &u32) {
+        self.service_counts
+            .borrow_mut()
+            .entry(*service)
+            .or_default();
     }
 
     fn count(&self, cause: Cause) {

@@ -6,10 +6,11 @@ use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST},
     helpers::{bpf_get_prandom_u32, bpf_jiffies64, bpf_ktime_get_ns},
     macros::map,
-    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, lpm_trie},
 };
 use signpost_common::{
     Address, Cause,
+    count::ServiceCount,
     device::DeviceValue,
     dns::{AnswerHead, Clock, Config, LargeAnswer, NameValue, SmallAnswer},
     flow::{FlowKey, FlowValue, FragmentKey, FragmentValue},
@@ -86,6 +87,9 @@ static CLOCKS: Array<Clock> = Array::with_max_entries(1, 0);
 static DNS_ALIVE: Array<Clock> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map(name = "counters")]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Cause::COUNT, 0);
+#[map(name = "service_counts")]
+static SERVICE_COUNTS: PerCpuHashMap<u32, ServiceCount> =
+    PerCpuHashMap::with_max_entries(size::SERVICES, BPF_F_NO_PREALLOC);
 #[map(name = "scratch")]
 static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
@@ -105,6 +109,13 @@ struct Tick {
     /// Nanoseconds of `CLOCK_MONOTONIC` when it was first seen.
     at: u64,
 }
+
+/// [`signpost_common::count::COUNT_SERVICES`].
+#[unsafe(no_mangle)]
+static COUNT_SERVICES: u32 = 0;
+
+/// What a service port's counts begin with.
+static NOTHING_COUNTED: ServiceCount = ServiceCount::ZERO;
 
 /// The maps of this instance.
 pub struct Maps;
@@ -227,8 +238,10 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentValue> {
-        // SAFETY: copied at once.
-        unsafe { FRAGMENTS.get(key) }.copied()
+        let found = FRAGMENTS.get_ptr(key)?;
+        // SAFETY: the pointer stays readable while the program runs; the check tells whose value it is.
+        let (value, check) = unsafe { (copied(found), read_volatile(addr_of!((*found).check))) };
+        (check == key.check()).then_some(value)
     }
 
     #[inline(always)]
@@ -358,6 +371,27 @@ impl Tables for Maps {
     fn random(&self) -> u32 {
         // SAFETY: no preconditions.
         unsafe { bpf_get_prandom_u32() }
+    }
+
+    #[inline(always)]
+    fn counts_services(&self) -> bool {
+        // SAFETY: a word that is read-only once the program is loaded.
+        unsafe { read_volatile(&COUNT_SERVICES) != 0 }
+    }
+
+    #[inline(always)]
+    fn count_service(&self, service: &u32, add: impl FnOnce(&mut ServiceCount)) {
+        if let Some(count) = SERVICE_COUNTS.get_ptr_mut(service) {
+            // SAFETY: the value belongs to this CPU. An element that is reused meanwhile may count a packet of another
+            // service port, as a flow may whose service port is gone.
+            add(unsafe { &mut *count });
+        }
+    }
+
+    #[inline(always)]
+    fn begin_to_count(&self, service: &u32) {
+        // Without room nothing is counted of this service port.
+        let _ = SERVICE_COUNTS.insert(service, &NOTHING_COUNTED, u64::from(BPF_NOEXIST));
     }
 
     #[inline(always)]

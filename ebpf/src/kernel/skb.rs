@@ -4,7 +4,8 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::{
     bindings::{
-        __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+        __sk_buff, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR,
+        bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
     },
     helpers::{
         bpf_l4_csum_replace, bpf_redirect, bpf_redirect_peer, bpf_skb_adjust_room,
@@ -67,6 +68,13 @@ impl Skb {
             }
             bpf_redirect_peer((*self.0).ifindex, 0) as i32
         }
+    }
+
+    /// Lets the packet arrive at the interface that it is to leave by. Returns the program's verdict.
+    #[inline(always)]
+    pub fn send_in(&self) -> i32 {
+        // SAFETY: the context is valid while the program runs.
+        unsafe { bpf_redirect((*self.0).ifindex, u64::from(BPF_F_INGRESS)) as i32 }
     }
 
     /// Sends the packet out by the interface at which it arrived. Returns the program's verdict.

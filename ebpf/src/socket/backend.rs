@@ -7,9 +7,11 @@ use signpost_common::{
     socket::{SocketKey, SocketValue},
 };
 
-use super::{Socket, affinity, frontend::unspecified};
+use super::{MPTCP, Socket, frontend::unspecified};
 use crate::{
+    affinity,
     choose::{self, Set, dns_pod_alive},
+    count,
     headers::protocol,
     tables::Tables,
 };
@@ -24,6 +26,8 @@ pub(super) struct Asked {
     pub(super) cookie: u64,
     pub(super) address: Address,
     pub(super) port: Port,
+    /// As in [`SocketValue::flags`].
+    flags: u16,
     /// Where that leads to.
     pub(super) frontend: FrontendKey,
 }
@@ -36,6 +40,8 @@ impl Asked {
             cookie: socket.cookie(),
             address,
             port,
+            // Of the protocols that get here only this one has the bit: no branch for the verifier to follow.
+            flags: (socket.protocol() >> MPTCP.ilog2()) as u16 & SocketValue::UNLISTED,
             frontend: FrontendKey {
                 address,
                 port,
@@ -101,7 +107,7 @@ impl Asked {
             check: key.check(),
             address: *address,
             port,
-            pad: 0,
+            flags: self.flags,
             service,
         };
         if tables.insert_socket(key, &value) {
@@ -148,6 +154,7 @@ pub(super) fn translate(
     if asked.is_udp() {
         asked.record(tables, &to, &slot.address, slot.port, slot.service)?;
     }
+    count::connection(tables, &slot.service);
     socket.set(&slot.address, slot.port);
     Ok(())
 }
@@ -194,8 +201,8 @@ fn choose(
     let mut frontend = *frontend;
     let random = tables.random();
     let mut set = set_of(tables, &frontend, random)?;
-    if let Some(slot) = affinity::backend(tables, &client, &frontend, &set) {
-        affinity::remember(tables, &client, &frontend, &slot);
+    if let Some(slot) = affinity::of_socket(tables, &client, &frontend, &set) {
+        affinity::remember_of_socket(tables, &client, &frontend, &slot);
         return Ok(slot);
     }
     let mut chosen = choose::slot(tables, &frontend, &set, random, 0);
@@ -215,7 +222,7 @@ fn choose(
             slot = next;
         }
     }
-    affinity::remember(tables, &client, &frontend, &slot);
+    affinity::remember_of_socket(tables, &client, &frontend, &slot);
     Ok(slot)
 }
 

@@ -107,6 +107,8 @@ fn tables() -> Memory {
         hash: HashKeys { words: [0; 72] },
         host: [HOST as u32, (HOST >> 32) as u32],
         service_ranges: Default::default(),
+        external_ports: Config::NO_PORTS,
+        pad: 0,
     });
     tables.now = 100 * SECOND;
     tables

@@ -55,6 +55,7 @@ impl Instance {
             takeover: false,
             cluster_ranges: Vec::new(),
             masquerade_all: false,
+            count_services: false,
             cgroup_root: None,
         }
     }

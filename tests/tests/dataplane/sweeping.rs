@@ -2,12 +2,17 @@ use std::os::fd::AsFd as _;
 
 use signpost::dataplane::{
     Dataplane as _,
-    ebpf::{sys, tables::Flows, view::View},
+    ebpf::{
+        sys,
+        tables::{Flows, Sockets},
+        view::View,
+    },
 };
 use signpost_common::{
     Address, Port,
     flow::{FlowKey, FlowValue},
     layout::{LAYOUT_VERSION, map},
+    socket::{SocketKey, SocketValue},
 };
 
 use super::*;
@@ -105,4 +110,79 @@ fn idle_flows_go_and_a_flow_stays_as_long_as_either_side_uses_it() {
             .elements,
         4
     );
+}
+
+/// Cookie of a socket (`SO_COOKIE`).
+fn cookie(socket: &impl std::os::fd::AsRawFd) -> u64 {
+    let mut cookie = 0_u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the pointers are to a word and to its length.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    assert_eq!(result, 0);
+    cookie
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn sockets_that_are_closed_are_forgotten() {
+    let instance = Instance::new();
+    let mut dataplane = instance.open();
+    let path = instance
+        .root()
+        .join(format!("v{LAYOUT_VERSION}/maps/{}", map::SOCKETS));
+    let sockets = sys::open_pinned(&path).unwrap();
+    let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let tcp = std::net::TcpListener::bind("[::1]:0").unwrap();
+    let (closed, multipath) = (u64::MAX, u64::MAX - 1);
+    let (udp_cookie, tcp_cookie) = (cookie(&udp), cookie(&tcp));
+    for cookie in [udp_cookie, tcp_cookie, closed, multipath] {
+        let key = SocketKey {
+            cookie,
+            ..SocketKey::default()
+        };
+        let flags = if cookie == multipath {
+            SocketValue::UNLISTED
+        } else {
+            0
+        };
+        let value = SocketValue {
+            check: key.check(),
+            flags,
+            ..SocketValue::default()
+        };
+        sys::update(sockets.as_fd(), &key, &value).unwrap();
+    }
+    let left = || {
+        let view = View::open(instance.root()).unwrap();
+        let mut left: Vec<u64> = view
+            .all::<Sockets>()
+            .unwrap()
+            .into_iter()
+            .map(|(key, _)| key.cookie)
+            .collect();
+        left.sort_unstable();
+        left
+    };
+    let mut expected = [udp_cookie, tcp_cookie, closed, multipath];
+    expected.sort_unstable();
+    let mut turn = || -> usize { (0..30).map(|_| dataplane.sweep().unwrap().deleted).sum() };
+    // A socket that is not listed may be one that is just being connected.
+    assert_eq!(turn(), 0);
+    assert_eq!(left(), expected);
+    assert_eq!(turn(), 1);
+    let mut expected = [udp_cookie, tcp_cookie, multipath];
+    expected.sort_unstable();
+    assert_eq!(left(), expected);
+    drop((udp, tcp));
+    assert_eq!(turn(), 0);
+    assert_eq!(turn(), 2);
+    assert_eq!(left(), [multipath]);
 }

@@ -63,6 +63,7 @@ fn the_maps_have_the_sizes_of_the_layout() {
         (layout::map::NAME_TEXTS, layout::size::NAMES),
         (layout::map::ANSWERS_SMALL, layout::size::ANSWERS_SMALL),
         (layout::map::ANSWERS_LARGE, layout::size::ANSWERS_LARGE),
+        (layout::map::SERVICE_COUNTS, layout::size::SERVICES),
         (layout::map::COUNTERS, Cause::COUNT),
     ] {
         let (_, map) = kernel
@@ -127,7 +128,8 @@ fn data(map: &Map) -> &MapData {
         | Map::HashMap(data)
         | Map::LpmTrie(data)
         | Map::LruHashMap(data)
-        | Map::PerCpuArray(data) => data,
+        | Map::PerCpuArray(data)
+        | Map::PerCpuHashMap(data) => data,
         other => panic!("no such kind of map was planned: {other:?}"),
     }
 }

@@ -104,17 +104,13 @@ fn without_the_first(machine: &mut Machine, family: Family, protocol: Protocol) 
     };
     unknown(machine, &fragments[1]);
     machine.pod_sends(&fragments[0]);
-    // Another packet's, another protocol's, another pod's: all unknown.
+    // Another protocol's, another pod's: unknown.
     let header = Ip {
         fragment: Some((64, true)),
         ..there.ip_header()
     };
     let data = [7; 64];
     let others = [
-        Ip {
-            identification: 0x1235,
-            ..header.clone()
-        },
         Ip {
             protocol: etherparse::IpNumber::GRE,
             ..header.clone()
@@ -135,6 +131,76 @@ fn without_the_first(machine: &mut Machine, family: Family, protocol: Protocol) 
     machine.pod_sends(&direct[1]).continues_as(&direct[1], &[]);
 }
 
+/// A later fragment that comes first goes where the packet before it went, as long as that is one place.
+fn a_late_first_fragment(machine: &mut Machine, family: Family, protocol: Protocol) {
+    machine.load(world(family, protocol));
+    let there = long(protocol, client(family), service(family));
+    for packet in there.fragments(&CUTS) {
+        machine.pod_sends(&packet);
+    }
+    let back = long(protocol, backend(family), client(family));
+    for packet in back.fragments(&CUTS) {
+        machine.pod_gets(&packet);
+    }
+    let again = |segment: &Segment| -> Vec<Vec<u8>> {
+        let bytes = segment.transport();
+        let part = |range: std::ops::Range<usize>| {
+            let header = Ip {
+                identification: 0x4321,
+                fragment: Some((range.start as u16, range.end != bytes.len())),
+                ..segment.ip_header()
+            };
+            frame(&header.around(&bytes[range]))
+        };
+        vec![part(200..bytes.len()), part(64..200), part(0..64)]
+    };
+    let expected = again(&there.to(backend(family)));
+    for (n, (packet, expected)) in again(&there).iter().zip(&expected).enumerate() {
+        let cause = if n == 2 {
+            Cause::Translated
+        } else {
+            Cause::FragmentTranslated
+        };
+        machine.pod_sends(packet).continues_as(expected, &[cause]);
+    }
+    let expected = again(&back.from(service(family)));
+    for (n, (packet, expected)) in again(&back).iter().zip(&expected).enumerate() {
+        let cause = if n == 2 {
+            Cause::Reversed
+        } else {
+            Cause::FragmentTranslated
+        };
+        machine.pod_gets(packet).continues_as(expected, &[cause]);
+    }
+}
+
+/// Where packets between two went to several places, nobody can tell where a fragment belongs.
+fn a_late_first_fragment_among_several_flows(
+    machine: &mut Machine,
+    family: Family,
+    protocol: Protocol,
+) {
+    let other = SocketAddr::new(service(family).ip(), 81);
+    let mut world = world(family, protocol);
+    world.service(protocol, other, &[remote(family.far_pod(6), 8080)]);
+    machine.load(world);
+    for to in [service(family), other] {
+        for packet in long(protocol, client(family), to).fragments(&CUTS) {
+            machine.pod_sends(&packet);
+        }
+    }
+    let there = long(protocol, client(family), service(family));
+    let header = Ip {
+        identification: 0x4321,
+        fragment: Some((64, true)),
+        ..there.ip_header()
+    };
+    let packet = frame(&header.around(&[7; 64]));
+    machine
+        .pod_sends(&packet)
+        .continues_as(&packet, &[Cause::FragmentUnknown]);
+}
+
 /// RFC 6946: a fragment header around a whole packet.
 fn a_whole_packet_with_a_fragment_header(machine: &mut Machine) {
     for protocol in [Protocol::Tcp, Protocol::Udp] {
@@ -148,5 +214,11 @@ fn a_whole_packet_with_a_fragment_header(machine: &mut Machine) {
     }
 }
 
-scenes! { family, protocol: both_ways, of_a_pod_to_itself, without_the_first }
+scenes! { family, protocol:
+    both_ways,
+    of_a_pod_to_itself,
+    without_the_first,
+    a_late_first_fragment,
+    a_late_first_fragment_among_several_flows,
+}
 scenes! { : a_whole_packet_with_a_fragment_header }

@@ -2,10 +2,11 @@
 
 mod kernel;
 
-use std::sync::MutexGuard;
+use std::{collections::HashMap, sync::MutexGuard};
 
 use signpost_common::{
     Cause,
+    count::ServiceCount,
     flow::{FlowKey, FlowValue},
 };
 use signpost_ebpf::{
@@ -129,6 +130,11 @@ impl Machine {
         if let Some(kernel) = &mut self.kernel {
             kernel.fill_flows(&self.world);
         }
+    }
+
+    /// What went through service ports on the host's build.
+    pub(crate) fn service_counts(&self) -> HashMap<u32, ServiceCount> {
+        self.world.service_counts.borrow().clone()
     }
 
     /// The flows that are recorded.

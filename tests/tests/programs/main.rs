@@ -3,13 +3,17 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod budgets;
+mod cluster_ips;
+mod counts;
 mod dns;
 mod errors;
 mod fragments;
 mod icmp;
 mod machine;
 mod no_endpoints;
+mod node_answers;
 mod packets;
+mod sctp;
 mod sockets;
 mod times;
 mod translation;

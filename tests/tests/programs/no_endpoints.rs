@@ -25,7 +25,11 @@ fn service(family: Family) -> SocketAddr {
 
 /// The error about a packet, as the program words it.
 pub(crate) fn unreachable(segment: &Segment) -> Vec<u8> {
-    let about = segment.ip_header();
+    unreachable_about(&segment.ip_header(), &segment.ip())
+}
+
+/// The same about a packet of any protocol, from its IP header on.
+pub(crate) fn unreachable_about(about: &Ip, bytes: &[u8]) -> Vec<u8> {
     let (protocol, service, header) = match about.from.is_ipv4() {
         true => (etherparse::IpNumber::ICMP, 0xc0, 20),
         false => (etherparse::IpNumber::IPV6_ICMP, 0, 40),
@@ -37,12 +41,11 @@ pub(crate) fn unreachable(segment: &Segment) -> Vec<u8> {
         identification: 0,
         ..Ip::new(about.to, about.from, protocol)
     };
-    let transport = if about.protocol == etherparse::IpNumber::UDP {
-        8
-    } else {
-        20
+    let transport = match about.protocol {
+        etherparse::IpNumber::TCP | etherparse::IpNumber::SCTP => 20,
+        _ => 8,
     };
-    let quote = &segment.ip()[..header + transport];
+    let quote = &bytes[..header + transport];
     sent_back(frame(&Message::PortUnreachable.in_ip(&ip, quote)))
 }
 
@@ -91,7 +94,7 @@ fn flows_of_udp_are_told_and_those_of_tcp_go_on(
     let more = later(protocol, client(family), service(family));
     let done = machine.pod_sends(&more.frame());
     match protocol {
-        Protocol::Tcp => done.continues_as(
+        Protocol::Tcp | Protocol::Sctp => done.continues_as(
             &more.to((family.far_pod(5), 8080).into()).frame(),
             &[Cause::Translated],
         ),

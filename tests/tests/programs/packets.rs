@@ -26,6 +26,7 @@ const HOST: [u8; 6] = [0; 6];
 pub(crate) enum Protocol {
     Tcp,
     Udp,
+    Sctp,
 }
 
 impl Protocol {
@@ -33,6 +34,7 @@ impl Protocol {
         match self {
             Self::Tcp => IpNumber::TCP,
             Self::Udp => IpNumber::UDP,
+            Self::Sctp => IpNumber::SCTP,
         }
     }
 }
@@ -206,6 +208,7 @@ pub(crate) fn first(protocol: Protocol, from: SocketAddr, to: SocketAddr) -> Seg
         payload: match protocol {
             Protocol::Tcp => vec![],
             Protocol::Udp => b"hello".to_vec(),
+            Protocol::Sctp => sctp_chunk(1),
         },
         checksum: None,
     }
@@ -273,6 +276,7 @@ impl Segment {
         let at = match self.protocol {
             Protocol::Tcp => 16,
             Protocol::Udp => 6,
+            Protocol::Sctp => panic!("it has no checksum of this kind"),
         };
         let bytes = other.transport();
         self.checksum(u16::from_be_bytes([bytes[at], bytes[at + 1]]))
@@ -297,6 +301,16 @@ impl Segment {
     pub(crate) fn transport(&self) -> Vec<u8> {
         let (from, to) = (self.from, self.to);
         match self.protocol {
+            Protocol::Sctp => {
+                let mut bytes = Vec::new();
+                bytes.extend(from.port().to_be_bytes());
+                bytes.extend(to.port().to_be_bytes());
+                bytes.extend([0, 0, 0, 0]);
+                // CRC32c over ports, tag and chunks: the same whatever the addresses are.
+                let checksum = crc32c(&[&bytes[..], &[0; 4], &self.payload].concat());
+                bytes.extend(checksum.to_le_bytes());
+                [bytes, self.payload.clone()].concat()
+            }
             Protocol::Udp => {
                 let (source, target) = (from.port(), to.port());
                 let mut header = match (from.ip(), to.ip()) {
@@ -364,6 +378,26 @@ impl Segment {
             })
             .collect()
     }
+}
+
+/// A chunk of SCTP: its type, its length, and something in it.
+pub(crate) fn sctp_chunk(kind: u8) -> Vec<u8> {
+    let mut chunk = vec![kind, 0, 0, 20];
+    chunk.extend([7; 16]);
+    chunk
+}
+
+/// The checksum of RFC 9260 appendix A, bit by bit.
+fn crc32c(bytes: &[u8]) -> u32 {
+    let mut crc = u32::MAX;
+    for byte in bytes {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            let low = crc & 1;
+            crc = (crc >> 1) ^ (0x82f6_3b78 * low);
+        }
+    }
+    !crc
 }
 
 /// A packet as the pod sends it.

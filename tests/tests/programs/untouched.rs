@@ -49,7 +49,7 @@ fn a_port_that_the_service_has_not(machine: &mut Machine, family: Family, protoc
 
 fn a_protocol_without_a_translation(machine: &mut Machine, family: Family) {
     machine.load(world(family, Protocol::Tcp));
-    for protocol in [IpNumber::SCTP, IpNumber::GRE, IpNumber(253)] {
+    for protocol in [IpNumber::DCCP, IpNumber::GRE, IpNumber(253)] {
         let header = Ip::new(client(family).ip(), service(family).ip(), protocol);
         let packet = frame(&header.around(&[0; 40]));
         left_alone(machine, &packet, &[Cause::Protocol]);
@@ -156,6 +156,7 @@ fn headers(segment: &Segment, protocol: Protocol) -> usize {
         + match protocol {
             Protocol::Tcp => 18,
             Protocol::Udp => 8,
+            Protocol::Sctp => 16,
         }
 }
 

@@ -87,7 +87,7 @@ fn a_node_port_and_what_else_is_at_the_node(
     // The node's own ports, its addresses without NodePorts, the other protocol: nothing to count.
     let other = match protocol {
         Protocol::Tcp => Protocol::Udp,
-        Protocol::Udp => Protocol::Tcp,
+        Protocol::Udp | Protocol::Sctp => Protocol::Tcp,
     };
     let quote = there.to((family.node(1), 22).into()).ip();
     let packets = [

@@ -8,7 +8,7 @@ use std::{
 use signpost_common::{
     Address, Port,
     device::DeviceValue,
-    dns::{AnswerHead, Config, LargeAnswer, NameValue, SmallAnswer, qtype},
+    dns::{AnswerHead, Config, LargeAnswer, NameValue, Network, SmallAnswer, qtype},
     name::{HashKeys, NameKey, hash},
     service::{
         AddressValue, FrontendKey, FrontendValue, MemberKey, MemberValue, RangeKey, SlotKey,
@@ -172,6 +172,18 @@ impl World {
     /// What an address is, beside what it is already.
     pub(crate) fn address(&mut self, address: IpAddr, flags: u32) {
         self.addresses.entry(address.into()).or_default().flags |= flags;
+    }
+
+    /// All Services' addresses are in a range that is known.
+    pub(crate) fn service_range(&mut self, family: Family) {
+        let address = Address::from(family.service(0));
+        let mask = match address.is_v4() {
+            true => Address::v6_words([u32::MAX, u32::MAX, u32::MAX, 0xffff_ff00_u32.to_be()]),
+            false => Address::v6_words([u32::MAX, u32::MAX, u32::MAX, 0]),
+        };
+        let config = self.config.as_mut().expect("it is written");
+        config.service_ranges = [Network { address, mask }; 4];
+        config.flags |= Config::SERVICE_RANGES;
     }
 
     /// A network of a service port, or of the cluster.
@@ -369,5 +381,7 @@ fn config(keys: &HashKeys) -> Config {
         hash: *keys,
         host: [0; 2],
         service_ranges: Default::default(),
+        external_ports: [30_000, 32_767],
+        pad: 0,
     }
 }

@@ -58,7 +58,7 @@ impl Differ {
             addresses: AddressTable::default(),
             cluster: ClusterRanges::new(&config.cluster_ranges),
             domain: config.domain,
-            ports: PortTable::default(),
+            ports: PortTable::new(config.count_services),
             names: NameTable::default(),
             serial: 0,
             started: false,
@@ -140,6 +140,7 @@ impl Differ {
         if update.serial != 0 {
             self.serial = update.serial;
         }
+        config.set_external_ports(ports.owners.external_ports());
         report.written += usize::from(self.config.write(tables, self.serial)?);
         self.started = true;
         Ok(report)
@@ -182,7 +183,7 @@ impl Differ {
 
     fn recover(&mut self, tables: &mut impl Tables) -> std::io::Result<()> {
         // After a first update that failed half-way, everything is looked at again.
-        self.ports = PortTable::default();
+        self.ports = PortTable::new(self.ports.counts);
         self.names = NameTable::default();
         self.addresses.recover(tables)?;
         self.ports.recover(tables, &mut self.cluster)?;

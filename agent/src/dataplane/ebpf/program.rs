@@ -8,7 +8,7 @@ use aya::{
     programs::{CgroupSockAddr, SchedClassifier, TcAttachType},
     util::KernelVersion,
 };
-use signpost_common::layout::program;
+use signpost_common::{count::COUNT_SERVICES, layout::program};
 
 use super::{
     pins::Pins,
@@ -151,11 +151,11 @@ impl SocketProgram {
 pub struct Programs(Ebpf);
 
 impl Programs {
-    /// Loads the programs over the pinned maps.
+    /// Loads the programs over the pinned maps. `count_services` as in [`super::EbpfConfig`].
     ///
     /// # Errors
     /// Where the kernel refuses them, with the verifier's words.
-    pub fn load(pins: &Pins) -> anyhow::Result<Self> {
+    pub fn load(pins: &Pins, count_services: bool) -> anyhow::Result<Self> {
         ensure!(
             !OBJECT.is_empty(),
             "this binary was built without its BPF programs (SIGNPOST_SKIP_PROGRAMS)"
@@ -164,7 +164,9 @@ impl Programs {
             KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(5, 18, 0)),
         );
         let mut loader = EbpfLoader::new();
+        let count_services = u32::from(count_services);
         loader.override_global(HAS_SET_RETVAL, &has_set_retval, true);
+        loader.override_global(COUNT_SERVICES, &count_services, true);
         for (name, _) in tables::pinned() {
             loader.map_pin_path(name, pins.map(name));
         }

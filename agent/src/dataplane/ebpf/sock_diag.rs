@@ -1,6 +1,6 @@
 //! Sockets of the calling thread's network namespace, listed and destroyed over netlink (`sock_diag(7)`).
 
-use std::io;
+use std::{collections::HashSet, io};
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
@@ -8,7 +8,7 @@ use netlink_packet_core::{
 };
 use netlink_packet_sock_diag::{
     SockDiagDestroy, SockDiagMessage,
-    constants::{AF_INET, AF_INET6, IPPROTO_UDP},
+    constants::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP},
     inet::{ExtensionFlags, InetRequest, SocketId, StateFlags},
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
@@ -47,11 +47,8 @@ pub(super) fn connected_udp() -> io::Result<Vec<Connected>> {
         receive(&socket, |message| {
             if let SockDiagMessage::InetResponse(response) = message {
                 let id = response.header.socket_id;
-                let [a, b, c, d, e, f, g, h] = id.cookie;
-                let low = u32::from_ne_bytes([a, b, c, d]);
-                let high = u32::from_ne_bytes([e, f, g, h]);
                 found.push(Connected {
-                    cookie: u64::from(high) << 32 | u64::from(low),
+                    cookie: cookie(&id),
                     address: id.destination_address.into(),
                     port: Port::new(id.destination_port),
                     family,
@@ -59,6 +56,37 @@ pub(super) fn connected_udp() -> io::Result<Vec<Connected>> {
                 });
             }
         })?;
+    }
+    Ok(found)
+}
+
+/// The cookies of all sockets of TCP and UDP. Those of Multipath TCP are not among them.
+///
+/// # Errors
+/// `ENOENT` where the kernel lacks CONFIG_INET_TCP_DIAG or CONFIG_INET_UDP_DIAG.
+pub(super) fn cookies() -> io::Result<HashSet<u64>> {
+    let socket = open()?;
+    let mut found = HashSet::new();
+    for protocol in [IPPROTO_TCP, IPPROTO_UDP] {
+        for (family, id) in [
+            (AF_INET, SocketId::new_v4()),
+            (AF_INET6, SocketId::new_v6()),
+        ] {
+            let request = InetRequest {
+                protocol,
+                ..request(family, StateFlags::all(), id)
+            };
+            send(
+                &socket,
+                NLM_F_REQUEST | NLM_F_DUMP,
+                SockDiagMessage::InetRequest(request).into(),
+            )?;
+            receive(&socket, |message| {
+                if let SockDiagMessage::InetResponse(response) = message {
+                    found.insert(cookie(&response.header.socket_id));
+                }
+            })?;
+        }
     }
     Ok(found)
 }
@@ -99,6 +127,14 @@ pub(super) fn probe() -> io::Result<()> {
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
         result => result,
     }
+}
+
+/// The kernel writes it in two words, the low one first.
+fn cookie(id: &SocketId) -> u64 {
+    let [a, b, c, d, e, f, g, h] = id.cookie;
+    let low = u32::from_ne_bytes([a, b, c, d]);
+    let high = u32::from_ne_bytes([e, f, g, h]);
+    u64::from(high) << 32 | u64::from(low)
 }
 
 fn request(family: u8, states: StateFlags, socket_id: SocketId) -> InetRequest {

@@ -9,7 +9,7 @@ use super::{
     tables::{Flows, Fragments, KernelTables, Table, Tables},
 };
 
-/// A closed TCP connection: late segments are still translated.
+/// A closed TCP connection or SCTP association, as all that is said of TCP: late segments are still translated.
 const TCP_CLOSED: Duration = Duration::from_secs(10);
 /// A TCP connection of which only one side said that it is done (kube-proxy's `tcpCloseWaitTimeout`).
 const TCP_HALF_CLOSED: Duration = Duration::from_secs(3600);
@@ -24,7 +24,7 @@ const UDP_UNANSWERED: Duration = Duration::from_secs(30);
 /// Fragments of one packet (RFC 791 §3.2 and Linux's `ipfrag_time`: 30 s).
 const FRAGMENTS: Duration = Duration::from_secs(30);
 
-const TCP: u8 = 6;
+const UDP: u8 = 17;
 
 /// What a sweep left and took.
 #[derive(Clone, Copy, Debug, Default)]
@@ -110,7 +110,7 @@ fn is_expired(key: &FlowKey, value: &FlowValue, other: Option<&FlowValue>, now: 
 
 fn timeout(protocol: u8, flags: u32, other: u32) -> Duration {
     let either = flags | other;
-    if protocol != TCP {
+    if protocol == UDP {
         let both = flags & other;
         return if both & FlowValue::ESTABLISHED != 0 {
             UDP_ANSWERED
@@ -130,10 +130,10 @@ fn timeout(protocol: u8, flags: u32, other: u32) -> Duration {
 }
 
 fn shortest(protocol: u8) -> Duration {
-    if protocol == TCP {
-        TCP_CLOSED
-    } else {
+    if protocol == UDP {
         UDP_UNANSWERED
+    } else {
+        TCP_CLOSED
     }
 }
 
@@ -149,7 +149,8 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
     const NOW: u64 = 1_000_000 * SECOND;
-    const UDP: u8 = 17;
+    const TCP: u8 = 6;
+    const SCTP: u8 = 132;
 
     /// Both entries of a flow, used so many seconds ago, with these flags.
     fn pair(protocol: u8, ages: [u64; 2], flags: [u32; 2]) -> [(FlowKey, FlowValue); 2] {
@@ -215,6 +216,8 @@ mod tests {
             (TCP, [FIN, EST], 3600),
             (TCP, [FIN, FIN], 10),
             (TCP, [EST, FlowValue::RESET], 10),
+            (SCTP, [EST, EST], 24 * 3600),
+            (SCTP, [FIN, FIN], 10),
             (UDP, [0, EST], 30),
             (UDP, [EST, EST], 180),
         ] {

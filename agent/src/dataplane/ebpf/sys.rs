@@ -53,6 +53,8 @@ pub enum MapKind {
     Hash = 1,
     /// `BPF_MAP_TYPE_ARRAY`.
     Array = 2,
+    /// `BPF_MAP_TYPE_PERCPU_HASH`.
+    PerCpuHash = 5,
     /// `BPF_MAP_TYPE_PERCPU_ARRAY`.
     PerCpuArray = 6,
     /// `BPF_MAP_TYPE_LRU_HASH`.
@@ -322,12 +324,17 @@ pub fn lookup<K: NoUninit, V: AnyBitPattern>(
     }
 }
 
-/// Reads one element of a per-CPU map of `u64`: a value for each possible CPU.
+/// Reads one element of a per-CPU map: a value for each possible CPU. Values have a multiple of eight bytes.
 ///
 /// # Errors
 /// Those of `BPF_MAP_LOOKUP_ELEM`.
-pub fn lookup_per_cpu(map: BorrowedFd<'_>, key: u32, cpus: usize) -> io::Result<Vec<u64>> {
-    let mut values = vec![0_u64; cpus];
+pub fn lookup_per_cpu<V: AnyBitPattern>(
+    map: BorrowedFd<'_>,
+    key: u32,
+    cpus: usize,
+) -> io::Result<Vec<V>> {
+    const { assert!(size_of::<V>().is_multiple_of(8)) };
+    let mut values = vec![V::zeroed(); cpus];
     call(
         MAP_LOOKUP_ELEM,
         &element(map, &key, values.as_mut_ptr() as u64),
@@ -455,6 +462,19 @@ where
     V: AnyBitPattern,
 {
     // All keys first: a key that the visitor deletes would send the kernel's walk back to the beginning.
+    for key in keys::<K>(map)? {
+        if let Some(value) = lookup(map, &key)? {
+            visit(&[key], &[value])?;
+        }
+    }
+    Ok(())
+}
+
+/// The keys of a hash map. Those that come or go meanwhile may be missed.
+///
+/// # Errors
+/// Those of `BPF_MAP_GET_NEXT_KEY`.
+pub fn keys<K: NoUninit + AnyBitPattern>(map: BorrowedFd<'_>) -> io::Result<Vec<K>> {
     let mut keys: Vec<K> = Vec::new();
     loop {
         let mut next = MaybeUninit::<K>::zeroed();
@@ -464,16 +484,10 @@ where
         match call(MAP_GET_NEXT_KEY, &attr) {
             // SAFETY: any bytes are a `K`, and all of them were set.
             Ok(_) => keys.push(unsafe { next.assume_init() }),
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => break,
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(keys),
             Err(error) => return Err(error),
         }
     }
-    for key in keys {
-        if let Some(value) = lookup(map, &key)? {
-            visit(&[key], &[value])?;
-        }
-    }
-    Ok(())
 }
 
 /// Elements of maps without preallocation come from a small per-CPU store that is refilled behind the caller's back,

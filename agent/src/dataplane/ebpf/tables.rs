@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, hash::Hash, io, os::fd::OwnedFd};
 use bytemuck::{AnyBitPattern, NoUninit};
 use signpost_common::{
     Address,
+    count::ServiceCount,
     device::DeviceValue,
     dns::{Clock, Config, LargeAnswer, NameValue, SmallAnswer},
     flow::{FlowKey, FlowValue, FragmentKey, FragmentValue},
@@ -112,6 +113,8 @@ tables! {
     Clocks: map::CLOCKS, u32 => Clock, 1, Array, 0;
     /// When the DNS pod was alive.
     DnsAlive: map::DNS_ALIVE, u32 => Clock, 1, Array, MMAPABLE;
+    /// What goes through each service port, for each CPU.
+    ServiceCounts: map::SERVICE_COUNTS, u32 => ServiceCount, size::SERVICES, PerCpuHash, NO_PREALLOC;
     /// Packets by cause.
     Counters: map::COUNTERS, u32 => u64, signpost_common::Cause::COUNT, PerCpuArray, 0;
 }

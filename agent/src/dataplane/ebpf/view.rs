@@ -85,7 +85,7 @@ impl View {
         let cpus = sys::possible_cpus()?;
         let map = self.tables.map::<Counters>()?;
         let sum = |&cause: &Cause| {
-            let packets = sys::lookup_per_cpu(map, cause.index(), cpus)?;
+            let packets: Vec<u64> = sys::lookup_per_cpu(map, cause.index(), cpus)?;
             Ok((cause, packets.iter().sum()))
         };
         Cause::ALL.iter().map(sum).collect()

@@ -10,12 +10,13 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader, Pod,
-    maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, lpm_trie::Key},
+    maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, PerCpuHashMap, lpm_trie::Key},
     programs::{SchedClassifier, TestRun as _, TestRunOptions},
 };
 use signpost::dataplane::ebpf::{pins, program::OBJECT, tables};
 use signpost_common::{
     Cause,
+    count::{COUNT_SERVICES, ServiceCount},
     dns::Config,
     flow::{FlowKey, FlowValue},
     layout::{map, program},
@@ -58,6 +59,25 @@ impl Kernel {
             loader.map_pin_path(name, maps.join(name));
         }
         Self::load(loader)
+    }
+
+    /// Programs that count what goes through service ports.
+    pub(crate) fn that_counts() -> Self {
+        let mut loader = EbpfLoader::new();
+        loader.override_global(COUNT_SERVICES, &1_u32, true);
+        Self::load(loader)
+    }
+
+    /// What went through a service port.
+    pub(crate) fn service_count(&self, service: u32) -> ServiceCount {
+        let map = self
+            .object
+            .map(map::SERVICE_COUNTS)
+            .expect("service_counts");
+        let counts: PerCpuHashMap<_, u32, ServiceCount> =
+            PerCpuHashMap::try_from(map).expect("a per-CPU hash map");
+        let of_cpus = counts.get(&service, 0).map(|of_cpus| of_cpus.to_vec());
+        sum(of_cpus.unwrap_or_default())
     }
 
     fn load(mut loader: EbpfLoader<'_>) -> Self {
@@ -161,6 +181,8 @@ impl Kernel {
             hash: HashKeys { words: [0; 72] },
             host: [0; 2],
             service_ranges: Default::default(),
+            external_ports: Config::NO_PORTS,
+            pad: 0,
         });
         self.set(map::CONFIG, config);
         // The kernel's clock goes on: what the tables have as a distance from now is kept as one.
@@ -239,6 +261,18 @@ impl Kernel {
             map.insert(key, value, 0).expect("an element is written");
         }
     }
+}
+
+fn sum(of_cpus: Vec<ServiceCount>) -> ServiceCount {
+    of_cpus
+        .iter()
+        .fold(ServiceCount::ZERO, |sum, of_cpu| ServiceCount {
+            connections: sum.connections + of_cpu.connections,
+            packets_in: sum.packets_in + of_cpu.packets_in,
+            bytes_in: sum.bytes_in + of_cpu.bytes_in,
+            packets_out: sum.packets_out + of_cpu.packets_out,
+            bytes_out: sum.bytes_out + of_cpu.bytes_out,
+        })
 }
 
 fn classifier(object: &mut Ebpf, program: Program) -> &mut SchedClassifier {

@@ -129,7 +129,7 @@ fn fragments_follow_the_first(machine: &mut Machine, family: Family, protocol: P
         let payload: Vec<u8> = (0..333_u16).map(|n| n as u8).collect();
         let cuts = [64, 200];
         // The first packet of the flow is in fragments already.
-        let there = later(protocol, client(family), asked(family)).payload(&payload);
+        let there = first(protocol, client(family), asked(family)).payload(&payload);
         let inside = there.to(at.backend(family));
         let mut seen = None;
         let both = there
@@ -344,7 +344,8 @@ fn a_flow_keeps_its_port_when_the_other_pair_is_evicted(
         let kept: Vec<_> = kept.collect();
         assert_eq!(kept.len(), 2);
         machine.set_flows(kept);
-        let more = later(protocol, client(family), asked(family));
+        // Of TCP only what opens a connection may open a flow at an address of the node.
+        let more = first(protocol, client(family), asked(family));
         let inside = more.to(at.backend(family));
         machine
             .wire_brings(&more.frame())

@@ -79,6 +79,7 @@ impl Cluster {
             takeover: false,
             cluster_ranges: Vec::new(),
             masquerade_all: false,
+            count_services: false,
             cgroup_root: None,
         })
         .expect("the dataplane opens; this needs root and a BPF file system on /sys/fs/bpf");

@@ -29,6 +29,7 @@ pub(super) struct ConfigElement {
     negative_grace: u32,
     flags: u32,
     service_ranges: [Network; 4],
+    external_ports: [u16; 2],
     ttl: u32,
     host: [u32; 2],
 }
@@ -61,6 +62,8 @@ impl ConfigElement {
             hash: keys,
             host: [0; 2],
             service_ranges: Default::default(),
+            external_ports: Config::NO_PORTS,
+            pad: 0,
         };
         let written = match found {
             Some(found) if found.hash == keys && found.zone == zone => found,
@@ -83,6 +86,7 @@ impl ConfigElement {
                 | flag(config.masquerade_all, Config::MASQUERADE_ALL)
                 | flag(!config.cluster_ranges.is_empty(), Config::CLUSTER_RANGES),
             service_ranges: written.service_ranges,
+            external_ports: written.external_ports,
             ttl: config.ttl,
             host: [0; 2],
         })
@@ -113,6 +117,11 @@ impl ConfigElement {
         }
     }
 
+    /// Takes in the UDP ports that clients outside the cluster use; [`ConfigElement::write`] carries it out.
+    pub(super) fn set_external_ports(&mut self, ports: [u16; 2]) {
+        self.external_ports = ports;
+    }
+
     /// Writes the configuration where it changed, and says whether it did: the maps are filled.
     ///
     /// # Errors
@@ -123,6 +132,7 @@ impl ConfigElement {
             negative_grace: self.negative_grace,
             soa: soa(serial, self.ttl),
             service_ranges: self.service_ranges,
+            external_ports: self.external_ports,
             host: self.host,
             ..self.written
         };

@@ -13,13 +13,14 @@ use std::{
 
 use signpost_common::{
     Address,
+    dns::Config,
     service::{AddressValue, FrontendKey, FrontendValue, MemberKey, RangeKey, SlotKey},
 };
 
 use super::{
     super::{
         Pressure,
-        tables::{Frontends, Members, Services, Slots, SourceRanges, Table, Tables},
+        tables::{Frontends, Members, ServiceCounts, Services, Slots, SourceRanges, Table, Tables},
     },
     addresses::AddressTable,
     batch::delete,
@@ -47,6 +48,8 @@ pub(super) struct PortTable {
     pub(super) strays: Strays,
     /// Endpoints of UDP that served and do not any more.
     pub(super) stopped: Vec<MemberKey>,
+    /// What goes through service ports is counted.
+    pub(super) counts: bool,
     /// Ports that were refused.
     waiting: BTreeMap<PortName, PortPlan>,
 }
@@ -79,6 +82,8 @@ pub(super) struct Strays {
 #[derive(Debug, Default)]
 pub(super) struct Owners {
     by_key: HashMap<FrontendKey, Owner>,
+    /// The UDP ports that clients outside the cluster use, each with how many frontends have it.
+    external_ports: BTreeMap<u16, usize>,
     at: HashMap<Address, Count>,
 }
 
@@ -105,6 +110,10 @@ impl Owners {
             external,
         };
         let before = self.by_key.insert(key, owner);
+        if let Some(before) = &before {
+            self.count_port(&key, before.external, false);
+        }
+        self.count_port(&key, external, true);
         if is_node_port(&key.address) {
             return;
         }
@@ -120,6 +129,9 @@ impl Owners {
             return false;
         }
         let owner = self.by_key.remove(key);
+        if let Some(owner) = &owner {
+            self.count_port(key, owner.external, false);
+        }
         if let Some(count) = self.at.get_mut(&key.address) {
             count.all -= 1;
             count.cluster_ip -= usize::from(owner.is_some_and(|owner| !owner.external));
@@ -128,6 +140,27 @@ impl Owners {
             }
         }
         true
+    }
+
+    /// The lowest and the highest UDP port that clients outside the cluster use, as in [`Config::external_ports`].
+    pub(super) fn external_ports(&self) -> [u16; 2] {
+        let lowest = self.external_ports.first_key_value();
+        let highest = self.external_ports.last_key_value();
+        match (lowest, highest) {
+            (Some((lowest, _)), Some((highest, _))) => [*lowest, *highest],
+            _ => Config::NO_PORTS,
+        }
+    }
+
+    fn count_port(&mut self, key: &FrontendKey, external: bool, more: bool) {
+        if !external || key.protocol != Protocol::Udp.number() {
+            return;
+        }
+        let count = self.external_ports.entry(key.port.get()).or_default();
+        *count = if more { *count + 1 } else { *count - 1 };
+        if *count == 0 {
+            self.external_ports.remove(&key.port.get());
+        }
     }
 
     /// The addresses of all frontends.
@@ -150,6 +183,14 @@ impl Owners {
 }
 
 impl PortTable {
+    /// Nothing is known yet. `counts` as in [`super::super::EbpfConfig::count_services`].
+    pub(super) fn new(counts: bool) -> Self {
+        Self {
+            counts,
+            ..Self::default()
+        }
+    }
+
     /// Writes the ports that come or change, and those that still wait. With `whole`, ports that are not among them
     /// are going.
     ///
@@ -275,6 +316,10 @@ impl PortTable {
         delete::<Members>(tables, &gone.members, report)?;
         delete::<SourceRanges>(tables, &gone.ranges, report)?;
         delete::<Slots>(tables, &slots, report)?;
+        if self.counts {
+            // An id is given to another service port in time, which begins anew.
+            tables.delete::<ServiceCounts>(&gone.services)?;
+        }
         delete::<Services>(tables, &gone.services, report)
     }
 

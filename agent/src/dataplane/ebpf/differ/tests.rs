@@ -34,6 +34,7 @@ fn config() -> EbpfConfig {
         takeover: false,
         cluster_ranges: Vec::new(),
         masquerade_all: false,
+        count_services: false,
         cgroup_root: None,
     }
 }

@@ -435,6 +435,38 @@ fn the_networks_of_the_cluster_follow_the_option() {
 }
 
 #[test]
+fn the_udp_ports_of_clients_outside_are_told_to_the_programs() {
+    let (mut maps, mut differ) = started(&ports([]));
+    let mut told = |service: &str, protocol: Protocol, node_port: Option<u16>| {
+        let name = PortName {
+            protocol,
+            ..port(service)
+        };
+        let mut wanted = plan("10.96.0.1", &[1]);
+        wanted.frontends = node_port
+            .into_iter()
+            .map(|port| Frontend {
+                kind: FrontendKind::NodePort,
+                address: address("0.0.0.0"),
+                port,
+            })
+            .collect();
+        let update = Update {
+            ports: [(name, node_port.map(|_| wanted))].into(),
+            ..Update::default()
+        };
+        apply(&mut differ, &mut maps, &update);
+        maps.find::<Configs>(&0).unwrap().external_ports
+    };
+    assert_eq!(told("a", Protocol::Tcp, Some(30_001)), Config::NO_PORTS);
+    assert_eq!(told("b", Protocol::Udp, Some(30_002)), [30_002, 30_002]);
+    assert_eq!(told("c", Protocol::Udp, Some(30_009)), [30_002, 30_009]);
+    assert_eq!(told("b", Protocol::Udp, Some(30_005)), [30_005, 30_009]);
+    assert_eq!(told("b", Protocol::Udp, None), [30_009, 30_009]);
+    assert_eq!(told("c", Protocol::Udp, None), Config::NO_PORTS);
+}
+
+#[test]
 fn the_ranges_of_services_are_told_to_the_programs_as_far_as_there_is_room() {
     let (mut maps, mut differ) = started(&ports([]));
     let mut told = |ranges: &[&str]| {

@@ -1,0 +1,71 @@
+//! Forgets what the programs recorded of sockets of the host that are closed.
+
+use std::{collections::HashSet, io};
+
+use signpost_common::socket::{SocketKey, SocketValue};
+
+use super::{
+    Pressure, sock_diag,
+    tables::{KernelTables, Sockets, Table, Tables},
+};
+
+/// At which of the sweeps all sockets are listed, which takes some milliseconds where there are many.
+const EVERY: u32 = 30;
+
+/// What was found at the last sweep.
+#[derive(Debug, Default)]
+pub(super) struct Abandoned {
+    sweeps: u32,
+    /// Entries of sockets that are not listed. A socket that is just being connected is not either, so that they go
+    /// only when this is so twice.
+    suspects: HashSet<SocketKey>,
+    elements: usize,
+}
+
+impl Abandoned {
+    /// At every thirtieth sweep, removes entries whose sockets are closed. Returns how many went.
+    ///
+    /// # Errors
+    /// Where the map cannot be read or changed, or sockets cannot be listed.
+    pub(super) fn sweep(&mut self, tables: &mut KernelTables) -> io::Result<usize> {
+        self.sweeps += 1;
+        if self.sweeps < EVERY {
+            return Ok(0);
+        }
+        self.sweeps = 0;
+        self.sweep_now(tables)
+    }
+
+    /// How full the map is, as of the last sweep.
+    pub(super) const fn pressure(&self) -> Pressure {
+        Pressure {
+            map: Sockets::NAME,
+            elements: self.elements,
+            size: Sockets::SIZE,
+        }
+    }
+
+    fn sweep_now(&mut self, tables: &mut KernelTables) -> io::Result<usize> {
+        let mut keys = Vec::new();
+        self.elements = 0;
+        tables.for_each::<Sockets>(&mut |key, value| {
+            self.elements += 1;
+            if value.flags & SocketValue::UNLISTED == 0 {
+                keys.push(*key);
+            }
+        })?;
+        let alive = if keys.is_empty() {
+            HashSet::new()
+        } else {
+            sock_diag::cookies()?
+        };
+        keys.retain(|key| !alive.contains(&key.cookie));
+        let (gone, suspects): (Vec<_>, Vec<_>) = keys
+            .into_iter()
+            .partition(|key| self.suspects.contains(key));
+        tables.delete::<Sockets>(&gone)?;
+        self.suspects = suspects.into_iter().collect();
+        self.elements -= gone.len();
+        Ok(gone.len())
+    }
+}
