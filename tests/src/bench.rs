@@ -2,9 +2,11 @@
 //!
 //! `cargo xtask bench` runs them; docs/benchmarks.md says how each figure comes about.
 
+pub mod connector;
 pub mod dns;
 pub mod figure;
 pub mod floor;
+pub mod peers;
 pub mod plot;
 pub mod programs;
 pub mod progress;
@@ -17,8 +19,10 @@ pub mod statistics;
 pub mod table;
 
 /// How the benchmarks are to be run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Pairs of every comparison.
     pub pairs: usize,
+    /// How many Services there are, one after the other, beside peers; growing.
+    pub services: Vec<u32>,
 }

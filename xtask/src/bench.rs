@@ -14,11 +14,14 @@ use crate::{progress::Spinner, project, setup};
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// What to measure
-    #[arg(default_value = "all", value_parser = ["programs", "dns", "service", "scale", "all"])]
+    #[arg(default_value = "all", value_parser = ["programs", "dns", "service", "scale", "peers", "all"])]
     suite: String,
     /// Pairs of every comparison; below 15 the bounds say little
     #[arg(long, default_value_t = 31)]
     pairs: u16,
+    /// How many Services there are beside kube-proxy, one after the other, growing
+    #[arg(long, default_value = "10,1000,10000")]
+    services: String,
     /// Folder for the JSON report and the SVG plot [default: bench in the target folder]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -62,6 +65,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let measured = bench
         .env("SIGNPOST_BIN", built.join("signpost"))
         .args(["run", &args.suite, "--pairs", &args.pairs.to_string()])
+        .args(["--services", &args.services])
         .stderr(Stdio::inherit())
         .output()
         .with_context(|| format!("cannot start {}", project::line(&bench)))?;

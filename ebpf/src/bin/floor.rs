@@ -6,6 +6,7 @@ mod programs {
     use aya_ebpf::{
         EbpfContext as _,
         bindings::TC_ACT_UNSPEC,
+        helpers::bpf_ktime_get_ns,
         macros::{classifier, map},
         maps::{Array, ProgramArray},
         programs::TcContext,
@@ -29,6 +30,10 @@ mod programs {
         length: u32,
         /// Not 0: each run gets a client of its own, counted from here.
         client: u32,
+        /// When the last run began, in nanoseconds; 0 before the first.
+        began: u64,
+        /// Nanoseconds of all runs that another one followed.
+        spent: u64,
         bytes: [u8; 512],
     }
 
@@ -53,11 +58,14 @@ mod programs {
         TC_ACT_UNSPEC
     }
 
-    /// Makes the packet what it was before the last run, and goes on with the program in `subject`.
+    /// Makes the packet what it was before the last run, and goes on with the program in `subject`. The clock is read
+    /// here, because making an answer a question again takes as long as some programs do.
     #[classifier]
     pub(crate) fn again(context: TcContext) -> i32 {
+        // SAFETY: it has no arguments.
+        let ended = unsafe { bpf_ktime_get_ns() };
         let mut skb = Skb::new(context.as_ptr().cast());
-        if restore(&mut skb).is_ok() {
+        if restore(&mut skb, ended).is_ok() {
             // SAFETY: it only comes back where there is no such program.
             let _ = unsafe { SUBJECT.tail_call(&context, 0) };
         }
@@ -86,14 +94,19 @@ mod programs {
     }
 
     #[inline(always)]
-    fn restore(skb: &mut Skb) -> Result<(), Cause> {
+    fn restore(skb: &mut Skb, ended: u64) -> Result<(), Cause> {
         let repeated = REPEATED.get_ptr_mut(0).ok_or(Cause::NotConfigured)?;
         // SAFETY: the element of an array is never freed, and one thread alone runs this program.
         let Repeated {
             length,
             client,
+            began,
+            spent,
             bytes,
         } = unsafe { &mut *repeated };
+        if *began != 0 {
+            *spent += ended - *began;
+        }
         if skb.length() != *length {
             skb.set_length(*length)?;
         }
@@ -103,6 +116,8 @@ mod programs {
             skb.store(SOURCE_END - 2, &((*client >> 14) as u16).to_be())?;
             skb.store(PORT_END - 2, &((*client & 0x3fff) as u16 | 0x8000).to_be())?;
         }
+        // SAFETY: it has no arguments.
+        *began = unsafe { bpf_ktime_get_ns() };
         Ok(())
     }
 

@@ -26,9 +26,9 @@ use super::{
 use crate::lab::{Agent, Cni, Lab, Pod, links::add_route};
 
 /// Services.
-const SERVICES: u32 = 10_000;
+pub(super) const SERVICES: u32 = 10_000;
 /// Endpoints of each.
-const ENDPOINTS: u32 = 10;
+pub(super) const ENDPOINTS: u32 = 10;
 /// Services in one file.
 const IN_A_FILE: u32 = 100;
 /// Every so manieth Service is connected to; all are resolved.
@@ -39,7 +39,7 @@ const STARTS: usize = 5;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// All endpoints are in here. One server, on the second node, has all of these addresses.
-const PODS: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 128, 0, 0), 12);
+pub(super) const PODS: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 128, 0, 0), 12);
 /// All Services are in here.
 const SERVICE_IPS: Ipv4Addr = Ipv4Addr::new(10, 100, 0, 0);
 
@@ -102,8 +102,13 @@ pub fn run() -> anyhow::Result<Vec<Figure>> {
 }
 
 /// The ClusterIP of a Service.
-fn service_ip(service: u32) -> Ipv4Addr {
+pub(super) fn service_ip(service: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(SERVICE_IPS.to_bits() + 1 + service)
+}
+
+/// The address of an endpoint of a Service.
+pub(super) const fn pod_ip(service: u32, endpoint: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(PODS.0.to_bits() + 1 + service * ENDPOINTS + endpoint)
 }
 
 /// As `kubectl get -o yaml` has them, reduced to what a user would write.
@@ -134,7 +139,7 @@ fn write_service(text: &mut String, service: u32) -> std::fmt::Result {
          addressType: IPv4\nports:\n- name: http\n  port: {ANSWERS}\n  protocol: TCP\nendpoints:\n"
     )?;
     for endpoint in 0..ENDPOINTS {
-        let ip = Ipv4Addr::from_bits(PODS.0.to_bits() + 1 + service * ENDPOINTS + endpoint);
+        let ip = pod_ip(service, endpoint);
         write!(
             text,
             "- addresses:\n  - {ip}\n  conditions:\n    ready: true\n    serving: true\n    terminating: false\n  \
@@ -145,7 +150,7 @@ fn write_service(text: &mut String, service: u32) -> std::fmt::Result {
     Ok(())
 }
 
-fn namespace(service: u32) -> String {
+pub(super) fn namespace(service: u32) -> String {
     format!("team-{}", service % 50)
 }
 
@@ -182,7 +187,7 @@ fn start(manifests: &Path) -> anyhow::Result<Start> {
 }
 
 /// One server for all endpoints, on the second node.
-fn serve_all(lab: &Lab) -> anyhow::Result<()> {
+pub(super) fn serve_all(lab: &Lab) -> anyhow::Result<()> {
     let (one, two) = (lab.node("one")?, lab.node("two")?);
     let network = (PODS.0.into(), PODS.1);
     add_route(one.namespace(), network, Some(two.addresses()[0]), "eth0")?;
@@ -209,7 +214,7 @@ fn serve_all(lab: &Lab) -> anyhow::Result<()> {
 
 /// Waits until every Service resolves and every hundredth, with the last, can be connected to. Returns the seconds
 /// since `begin`.
-fn probe(pod: &Pod, begin: Instant) -> anyhow::Result<f64> {
+pub(super) fn probe(pod: &Pod, begin: Instant) -> anyhow::Result<f64> {
     pod.run(|| {
         let socket = UdpSocket::bind("0.0.0.0:0")?;
         socket.connect((DNS, 53))?;
@@ -262,7 +267,7 @@ fn connect(service: u32) -> anyhow::Result<()> {
 }
 
 /// CPU time that a process has used.
-fn cpu_seconds(id: u32) -> anyhow::Result<f64> {
+pub(super) fn cpu_seconds(id: u32) -> anyhow::Result<f64> {
     // Nanoseconds on a processor, of each thread; those that have ended are missing.
     let mut nanoseconds = 0_u64;
     for thread in fs::read_dir(format!("/proc/{id}/task"))? {
@@ -274,7 +279,7 @@ fn cpu_seconds(id: u32) -> anyhow::Result<f64> {
 }
 
 /// A line of a process's status, in MB.
-fn status(id: u32, field: &str) -> anyhow::Result<f64> {
+pub(super) fn status(id: u32, field: &str) -> anyhow::Result<f64> {
     let text = fs::read_to_string(format!("/proc/{id}/status"))?;
     let line = text.lines().find_map(|line| line.strip_prefix(field));
     let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
@@ -283,7 +288,7 @@ fn status(id: u32, field: &str) -> anyhow::Result<f64> {
 }
 
 /// Memory of the maps that a process has open, in MB, as the kernel accounts for it.
-fn maps(id: u32) -> anyhow::Result<f64> {
+pub(super) fn maps(id: u32) -> anyhow::Result<f64> {
     let mut bytes = BTreeMap::new();
     for entry in fs::read_dir(format!("/proc/{id}/fdinfo"))? {
         let text = fs::read_to_string(entry?.path()).unwrap_or_default();

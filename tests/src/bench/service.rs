@@ -1,16 +1,16 @@
 //! Connections: what a ClusterIP costs beside the pod's own address.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::Write as _,
     net::{Ipv4Addr, SocketAddr, TcpStream},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, ensure};
-use nix::sys::socket::{setsockopt, sockopt};
+use anyhow::Context as _;
 
 use super::{
     Options,
+    connector::exchange,
     figure::{Figure, Reach},
     progress::Progress,
     rounds::{Comparison, Of, Sample, Subject, cpu_time, pin, take},
@@ -86,30 +86,6 @@ fn connect(pod: &Pod, to: SocketAddr) -> anyhow::Result<Sample> {
             ..Sample::default()
         })
     })?
-}
-
-/// Connects, asks, reads to the end. The connection is then reset, so that nobody keeps it in TIME_WAIT: its port may
-/// come back at any time, and no run is slowed down by what an earlier one left.
-fn exchange(to: SocketAddr) -> anyhow::Result<()> {
-    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)
-        .with_context(|| format!("no connection to {to}"))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.write_all(&[b'?'; 64])?;
-    let mut answer = [0; 512];
-    let mut length = 0;
-    loop {
-        match stream.read(&mut answer[length..])? {
-            0 => break,
-            more => length += more,
-        }
-    }
-    ensure!(length == 256, "an answer of {length} bytes");
-    let at_once = libc::linger {
-        l_onoff: 1,
-        l_linger: 0,
-    };
-    setsockopt(&stream, sockopt::Linger, &at_once)?;
-    Ok(())
 }
 
 fn stream(

@@ -21,6 +21,11 @@ pub const ANSWERS: u16 = 8080;
 /// Port of the servers that take whatever comes.
 pub const SINK: u16 = 9000;
 
+/// What the first byte of the server on the clients' node is.
+pub const NEAR_SAYS: u8 = b'n';
+/// What the first byte of the server on the other node is.
+pub const FAR_SAYS: u8 = b'f';
+
 /// The Service whose endpoint is on the clients' node.
 pub const NEAR: Ipv4Addr = Ipv4Addr::new(10, 96, 100, 1);
 /// The Service whose endpoint is on the other node.
@@ -29,7 +34,7 @@ pub const FAR: Ipv4Addr = Ipv4Addr::new(10, 96, 100, 2);
 pub const DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 
 /// Ports of the Services of the servers.
-const PORTS: [(&str, u16, &str); 2] = [("answers", 80, "TCP"), ("sink", SINK, "TCP")];
+pub const PORTS: [(&str, u16, &str); 2] = [("answers", 80, "TCP"), ("sink", SINK, "TCP")];
 
 /// One laboratory: two nodes, clients on the first, a server on each.
 #[derive(Debug)]
@@ -52,10 +57,19 @@ impl Site {
     /// # Errors
     /// Without root.
     pub fn plain() -> anyhow::Result<Self> {
-        let lab = Lab::builder()
-            .node("one", Cni::Routed)
-            .node("two", Cni::Routed)
-            .start()?;
+        Self::raise(
+            Lab::builder()
+                .node("one", Cni::Routed)
+                .node("two", Cni::Routed)
+                .start()?,
+        )
+    }
+
+    /// Pods and servers on the nodes `one` and `two` of a laboratory.
+    ///
+    /// # Errors
+    /// Where there are no such nodes.
+    pub fn raise(lab: Lab) -> anyhow::Result<Self> {
         let one = lab.node("one")?;
         let clients = [one.pod("client")?, one.pod("other-client")?];
         let near = one.pod("near")?;
@@ -65,9 +79,8 @@ impl Site {
             pod.namespace()
                 .sysctl("ipv4/tcp_slow_start_after_idle", "0")?;
         }
-        for server in [&near, &far] {
-            serve(server)?;
-        }
+        serve(&near, NEAR_SAYS)?;
+        serve(&far, FAR_SAYS)?;
         Ok(Self {
             clients,
             near,
@@ -181,7 +194,7 @@ pub fn slice(service: &str, address: IpAddr) -> Value {
 }
 
 /// Starts both servers of a pod, on threads of this process, so that its CPU time is all that a connection costs.
-fn serve(pod: &Pod) -> anyhow::Result<()> {
+fn serve(pod: &Pod, says: u8) -> anyhow::Result<()> {
     let (answers, sink) = pod.run(|| {
         rounds::pin()?;
         let any = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
@@ -195,7 +208,7 @@ fn serve(pod: &Pod) -> anyhow::Result<()> {
         for mut stream in answers.incoming().flatten() {
             let mut request = [0; 128];
             if stream.read(&mut request).is_ok_and(|length| length > 0) {
-                let _ = stream.write_all(&[b'x'; 256]);
+                let _ = stream.write_all(&[says; 256]);
             }
         }
     });

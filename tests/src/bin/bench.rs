@@ -5,9 +5,9 @@ use std::{fs, path::PathBuf, process::ExitCode};
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 use signpost_tests::bench::{
-    Options, dns,
+    Options, connector, dns,
     figure::{Figure, Report},
-    plot, programs, scale, service,
+    peers, plot, programs, scale, service,
     site::Site,
     table::table,
 };
@@ -28,7 +28,13 @@ enum Task {
         /// Pairs of every comparison
         #[arg(long, default_value_t = 31)]
         pairs: usize,
+        /// How many Services there are beside peers, growing
+        #[arg(long, value_delimiter = ',', default_value = "10,1000,10000")]
+        services: Vec<u32>,
     },
+    /// Connect as standard input says; a part of the benchmarks that has to be a process of its own
+    #[command(hide = true)]
+    Connect,
     /// Print a report as a table. Ends with 1 where something to be reached was missed
     Show {
         /// The report
@@ -45,6 +51,7 @@ enum Suite {
     Dns,
     Service,
     Scale,
+    Peers,
     All,
 }
 
@@ -57,11 +64,16 @@ fn main() -> ExitCode {
 
 fn carry_out(task: Task) -> anyhow::Result<ExitCode> {
     match task {
-        Task::Run { suite, pairs } => {
-            let report = run(suite, &Options { pairs })?;
+        Task::Run {
+            suite,
+            pairs,
+            services,
+        } => {
+            let report = run(suite, &Options { pairs, services })?;
             println!("{}", serde_json::to_string_pretty(&report)?);
             Ok(ExitCode::SUCCESS)
         }
+        Task::Connect => connector::obey().map(|()| ExitCode::SUCCESS),
         Task::Show { report, svg } => {
             let text = fs::read_to_string(&report).with_context(|| report.display().to_string())?;
             let report: Report = serde_json::from_str(&text)?;
@@ -91,11 +103,14 @@ fn run(suite: Suite, options: &Options) -> anyhow::Result<Report> {
         figures: Vec::new(),
     };
     let wants = |one| suite == one || suite == Suite::All;
-    if suite != Suite::Scale {
+    if !matches!(suite, Suite::Scale | Suite::Peers) {
         report.figures = in_two_laboratories(options, wants)?;
     }
     if wants(Suite::Scale) {
         report.figures.extend(scale::run()?);
+    }
+    if wants(Suite::Peers) {
+        report.figures.extend(peers::run(options)?);
     }
     Ok(report)
 }

@@ -3,6 +3,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::tools::Tools;
@@ -58,6 +59,14 @@ impl KubeProxy {
     /// Asks it to end. Its rules stay.
     pub fn terminate(&mut self) {
         self.process.terminate();
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// Where it is gone.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.signal(signal)
     }
 
     /// What it has logged.

@@ -1,0 +1,148 @@
+//! A client in a process of its own: programs at a cgroup only see processes in it.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _, stdin, stdout},
+    net::{SocketAddr, TcpStream},
+    process::{Child, ChildStdin, ChildStdout},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use nix::sys::socket::{setsockopt, sockopt};
+use serde::{Deserialize, Serialize};
+
+use super::rounds::{Sample, cpu_time, pin};
+use crate::lab::Command;
+
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long the answer of the servers of a [`super::site::Site`] is.
+const ANSWER: usize = 256;
+
+/// Connections that a [`Connector`] is to make one after the other.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Order {
+    to: SocketAddr,
+    connections: u32,
+}
+
+/// What they took.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Took {
+    seconds: f64,
+    cpu_seconds: f64,
+}
+
+/// A process that connects wherever it was started. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Connector {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Connector {
+    /// Starts this program once more, as the command that `place` makes of it.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn start(
+        place: impl FnOnce(std::path::PathBuf) -> anyhow::Result<Command>,
+    ) -> anyhow::Result<Self> {
+        let mut child = place(std::env::current_exe()?)?.arg("connect").piped()?;
+        let input = child.stdin.take().context("no pipe to the connector")?;
+        let output = child.stdout.take().context("no pipe from the connector")?;
+        Ok(Self {
+            child,
+            input,
+            output: BufReader::new(output),
+        })
+    }
+
+    /// Connects so many times. The sample has connections a second, and the CPU time of client and server.
+    ///
+    /// # Errors
+    /// Where a connection fails.
+    pub fn slice(&mut self, to: SocketAddr, connections: u32) -> anyhow::Result<Sample> {
+        let before = cpu_time()?;
+        serde_json::to_writer(&mut self.input, &Order { to, connections })?;
+        self.input.write_all(b"\n")?;
+        let mut line = String::new();
+        self.output.read_line(&mut line)?;
+        let took: Took = serde_json::from_str(&line)
+            .with_context(|| format!("connections to {to} failed: {line}"))?;
+        let servers = cpu_time()? - before;
+        let each = f64::from(connections);
+        Ok(Sample {
+            value: each / took.seconds,
+            cpu: (took.cpu_seconds + servers.as_secs_f64()) * 1e9 / each,
+            ..Sample::default()
+        })
+    }
+}
+
+impl Drop for Connector {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The other side of a [`Connector`]: carries out what standard input says, until it ends.
+///
+/// # Errors
+/// Where standard output is closed.
+pub fn obey() -> anyhow::Result<()> {
+    pin()?;
+    for line in stdin().lines() {
+        let order: Order = serde_json::from_str(&line?)?;
+        let mut output = stdout().lock();
+        match carry_out(order) {
+            Ok(took) => serde_json::to_writer(&mut output, &took)?,
+            Err(error) => write!(output, "{error:#}")?,
+        }
+        output.write_all(b"\n")?;
+        output.flush()?;
+    }
+    Ok(())
+}
+
+/// Connects, asks, reads to the end; returns the first byte, which tells the servers apart. The connection is then reset,
+/// so that nobody keeps it in TIME_WAIT: its port may come back at any time, and no run is slowed down by what an earlier
+/// one left.
+///
+/// # Errors
+/// Where the connection fails, or the answer is not one of these servers'.
+pub fn exchange(to: SocketAddr) -> anyhow::Result<u8> {
+    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)
+        .with_context(|| format!("no connection to {to}"))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(&[b'?'; 64])?;
+    let mut answer = [0; 2 * ANSWER];
+    let mut length = 0;
+    loop {
+        match stream.read(&mut answer[length..])? {
+            0 => break,
+            more => length += more,
+        }
+    }
+    ensure!(length == ANSWER, "an answer of {length} bytes");
+    let at_once = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    setsockopt(&stream, sockopt::Linger, &at_once)?;
+    Ok(answer[0])
+}
+
+fn carry_out(order: Order) -> anyhow::Result<Took> {
+    let (start, cpu) = (Instant::now(), cpu_time()?);
+    for _ in 0..order.connections {
+        exchange(order.to)?;
+    }
+    let (time, cpu) = (start.elapsed(), cpu_time()? - cpu);
+    Ok(Took {
+        seconds: time.as_secs_f64(),
+        cpu_seconds: cpu.as_secs_f64(),
+    })
+}
