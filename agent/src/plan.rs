@@ -102,6 +102,8 @@ pub struct Member {
     pub serving: bool,
     /// It is in one of the sets.
     pub chosen: bool,
+    /// It is in the cluster set.
+    pub cluster: bool,
     /// It is on this node.
     pub local: bool,
 }
@@ -255,6 +257,7 @@ fn members(candidates: &[Candidate<'_>], cluster: &[Backend], local: &[Backend])
                 chosen: [cluster, local]
                     .iter()
                     .any(|set| set.binary_search(&backend).is_ok()),
+                cluster: cluster.binary_search(&backend).is_ok(),
                 local: backend.local,
             }
         })

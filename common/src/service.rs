@@ -213,6 +213,8 @@ impl MemberValue {
     pub const CHOSEN: u32 = 2;
     /// The endpoint is on this node.
     pub const LOCAL: u32 = 4;
+    /// The endpoint is in the cluster set. One that is chosen and on this node is in the local set, where there is one.
+    pub const CLUSTER: u32 = 8;
 }
 
 /// Key of the `affinity` map: a client of a service port, whichever frontend it uses.

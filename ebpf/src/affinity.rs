@@ -110,10 +110,11 @@ fn backend(
     member_key.address = last.address;
     member_key.port = last.port;
     let member = tables.member(member_key);
-    let mut needs = MemberValue::CHOSEN;
-    if set.first == SlotKey::LOCAL {
-        needs |= MemberValue::LOCAL;
-    }
+    let needs = if set.first == SlotKey::LOCAL {
+        MemberValue::CHOSEN | MemberValue::LOCAL
+    } else {
+        MemberValue::CLUSTER
+    };
     let local = member & MemberValue::LOCAL != 0;
     if member & needs != needs || (set.avoid_local != 0 && local) {
         return None;

@@ -9,6 +9,7 @@ mod build;
 mod check;
 mod cluster;
 mod demo;
+mod fuzz;
 mod progress;
 mod project;
 mod setup;
@@ -52,6 +53,10 @@ enum Task {
     /// Builds with optimisation. Needs root for namespaces and BPF, a quiet machine, and about ten minutes for all.
     /// docs/benchmarks.md says how each figure comes about.
     Bench(bench::Args),
+    /// Give arbitrary input to what reads packets, DNS questions, manifests and the feed
+    ///
+    /// What is found is kept in `fuzz/artifacts`. Put it into `fuzz/corpus` with its repair: `cargo xtask test` replays that.
+    Fuzz(fuzz::Args),
     /// Check formatting, lints, documentation and the project's own rules
     Check(check::Args),
 }
@@ -64,6 +69,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::run(&args),
         Task::Cluster(task) => cluster::run(&task),
         Task::Bench(args) => bench::run(&args),
+        Task::Fuzz(args) => fuzz::fuzz(&args),
         Task::Check(args) => check::run(&args),
     };
     done.unwrap_or_else(|error| {

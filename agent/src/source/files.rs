@@ -31,7 +31,7 @@ use self::{
     node_ports::NodePorts,
     watcher::Watcher,
 };
-use crate::model::Event;
+use crate::model::{Event, ObjectName, Problem};
 
 /// What the `files` source has to know.
 #[derive(Clone, Debug)]
@@ -44,6 +44,26 @@ pub struct FilesOptions {
     pub service_ranges: Vec<IpNet>,
     /// The node whose Node object is emitted; none where nobody needs it.
     pub node: Option<String>,
+}
+
+/// Kind and name of an object in a text, and what is wrong with it.
+pub type Said = (String, ObjectName, Vec<Problem>);
+
+/// What each document of a text says on its own: kind and name of the object with what is wrong with it, or where and why it
+/// cannot be read.
+pub fn parse(text: &str) -> Vec<Result<Said, String>> {
+    let documents = manifest::documents(text).into_iter();
+    let read = documents.map(|document| match manifest::parse(document) {
+        Ok(manifests) => {
+            let said = |m: manifest::Manifest| Ok((m.kind, m.name, m.problems));
+            manifests.into_iter().map(said).collect()
+        }
+        Err(unreadable) => vec![Err(format!(
+            "line {}: {}",
+            unreadable.line, unreadable.reason
+        ))],
+    });
+    read.flatten().collect()
 }
 
 /// Reads the folder and follows its changes until nobody listens to `events`.

@@ -161,7 +161,7 @@ fn serve(tables: &mut Memory, service: u32, vip: SocketAddr, backends: &[SocketA
     }
     for (index, backend) in backends.iter().enumerate() {
         let local = if index == 0 { MemberValue::LOCAL } else { 0 };
-        let flags = MemberValue::SERVING | MemberValue::CHOSEN | local;
+        let flags = MemberValue::SERVING | MemberValue::CHOSEN | MemberValue::CLUSTER | local;
         tables
             .members
             .insert(member(service, *backend), MemberValue { flags });

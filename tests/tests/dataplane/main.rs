@@ -101,6 +101,7 @@ fn plan(frontend: IpAddr, backends: impl Iterator<Item = IpAddr> + Clone) -> Por
         port: 8080,
         serving: true,
         chosen: true,
+        cluster: true,
         local: false,
     };
     PortPlan {

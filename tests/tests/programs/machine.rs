@@ -82,6 +82,11 @@ impl Machine {
         }
     }
 
+    /// Whether it is the kernel.
+    pub(crate) fn is_kernel(&self) -> bool {
+        self.kernel.is_some()
+    }
+
     /// Replaces everything, the flows too.
     pub(crate) fn load(&mut self, world: World) {
         self.world = world;

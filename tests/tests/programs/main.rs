@@ -2,7 +2,9 @@
 //! `BPF_PROG_TEST_RUN`, against packets that etherparse built independently.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod affinity;
 mod budgets;
+mod changes;
 mod cluster_ips;
 mod counts;
 mod dns;

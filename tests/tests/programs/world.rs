@@ -126,7 +126,7 @@ impl World {
         value.local = 0;
         for (index, backend) in backends.iter().enumerate() {
             self.slot(&value, index as u32, backend);
-            let mut flags = MemberValue::SERVING | MemberValue::CHOSEN;
+            let mut flags = MemberValue::SERVING | MemberValue::CHOSEN | MemberValue::CLUSTER;
             if backend.local {
                 self.slot(&value, SlotKey::LOCAL + value.local, backend);
                 value.local += 1;

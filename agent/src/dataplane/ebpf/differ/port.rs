@@ -343,6 +343,7 @@ fn endpoint(member: &Member) -> Endpoint {
     let flag = |set: bool, flag: u32| if set { flag } else { 0 };
     let flags = flag(member.serving, MemberValue::SERVING)
         | flag(member.chosen, MemberValue::CHOSEN)
+        | flag(member.cluster, MemberValue::CLUSTER)
         | flag(member.local, MemberValue::LOCAL);
     ((member.address.into(), Port::new(member.port)), flags)
 }

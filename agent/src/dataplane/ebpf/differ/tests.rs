@@ -82,6 +82,7 @@ fn plan(frontend: &str, backends: &[u8]) -> PortPlan {
         port: 8080,
         serving: true,
         chosen: true,
+        cluster: true,
         local: *last < 100,
     };
     PortPlan {

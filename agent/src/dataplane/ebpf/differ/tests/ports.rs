@@ -77,7 +77,7 @@ fn a_port_that_comes_is_written_from_the_inside_out() {
         maps.find::<Addresses>(&address).unwrap().flags,
         AddressValue::SERVICE | AddressValue::CLUSTER_IP
     );
-    let all = MemberValue::SERVING | MemberValue::CHOSEN;
+    let all = MemberValue::SERVING | MemberValue::CHOSEN | MemberValue::CLUSTER;
     assert_eq!(
         member(&maps, value.service, 1),
         Some(all | MemberValue::LOCAL)
@@ -158,7 +158,7 @@ fn an_endpoint_that_no_longer_serves_loses_that_at_once_and_no_generation_is_spe
     apply(&mut differ, &mut maps, &ports([(port("ent"), Some(plan))]));
     assert_eq!(frontend(&maps, VIP), Some(before));
     assert_eq!(maps.log, [(map::MEMBERS, true)]);
-    let expected = MemberValue::CHOSEN | MemberValue::LOCAL;
+    let expected = MemberValue::CHOSEN | MemberValue::CLUSTER | MemberValue::LOCAL;
     assert_eq!(member(&maps, before.service, 2), Some(expected));
 }
 
