@@ -19,7 +19,7 @@ use super::{
 };
 
 /// How long an agent may take until it is ready.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Port of `/readyz`.
 const HEALTH: u16 = 10256;

@@ -33,6 +33,19 @@ impl Load {
         *counts.entry(what).or_default() += 1;
     }
 
+    /// Counts what another one has counted, too.
+    pub fn add(&mut self, other: Self) {
+        let pairs = [
+            (&mut self.answered, other.answered),
+            (&mut self.failed, other.failed),
+        ];
+        for (counts, others) in pairs {
+            for (what, count) in others {
+                *counts.entry(what).or_default() += count;
+            }
+        }
+    }
+
     /// How many came to a good end.
     pub fn successes(&self) -> u64 {
         self.answered.values().sum()

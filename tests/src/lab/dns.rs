@@ -15,7 +15,7 @@ use serde_json::json;
 use super::{Agent, Kubelet, Pod, programs, wait};
 
 /// How long the server may take until it answers.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs a pod of the `kube-dns` Service on the agent's node, and waits until it answers for the cluster.
 ///

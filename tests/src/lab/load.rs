@@ -26,11 +26,26 @@ impl LoadRun {
     /// # Errors
     /// Where it cannot be started.
     pub fn start(pod: &Pod, target: &str, udp: Option<SocketAddr>) -> anyhow::Result<Self> {
+        let udp = udp.map(|address| format!("--udp={address}"));
+        Self::with_flags(pod, target, udp.as_slice())
+    }
+
+    /// The same without datagrams, with several clients at a time that are as patient as TCP is: a connection fails when
+    /// it is refused or broken, however slow the machine is.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn patient(pod: &Pod, target: &str, clients: usize) -> anyhow::Result<Self> {
+        let flags = [
+            format!("--clients={clients}"),
+            "--patience=60000".to_owned(),
+        ];
+        Self::with_flags(pod, target, &flags)
+    }
+
+    fn with_flags(pod: &Pod, target: &str, flags: &[String]) -> anyhow::Result<Self> {
         let mut command = pod.command(programs::lab_pod()?)?;
-        command.args(["load", target]);
-        if let Some(address) = udp {
-            command.args(["--udp", &address.to_string()]);
-        }
+        command.args(["load", target]).args(flags);
         let mut child = command.piped()?;
         let input = child.stdin.take();
         Ok(Self { child, input })

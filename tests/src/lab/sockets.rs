@@ -27,7 +27,7 @@ use super::{
 };
 
 /// How long the process may take to come up.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A process that makes sockets.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use signpost_tests::lab::{
     programs, serve, upstream,
 };
 
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]

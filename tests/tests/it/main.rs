@@ -8,5 +8,6 @@ mod laboratory;
 mod names;
 mod oracle;
 mod outside;
+mod rolling;
 mod service;
 mod small;

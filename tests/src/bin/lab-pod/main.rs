@@ -3,6 +3,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    time::Duration,
 };
 
 use clap::{Parser, Subcommand};
@@ -65,6 +66,12 @@ enum Role {
         /// An address to which datagrams are sent from one socket as well
         #[arg(long)]
         udp: Option<SocketAddr>,
+        /// How many connect at the same time
+        #[arg(long, default_value_t = 1)]
+        clients: usize,
+        /// Milliseconds that an attempt may take; a SYN that is lost is sent again after a second
+        #[arg(long, default_value_t = 900)]
+        patience: u64,
     },
     /// Make sockets for who asks at a Unix socket
     Sockets {
@@ -86,7 +93,12 @@ fn main() -> anyhow::Result<()> {
         Role::Probe => probe::run(),
         Role::Resolve { name } => load::resolve(&name),
         Role::Get { target, times } => load::get(&target, times),
-        Role::Load { target, udp } => load::run(&target, udp),
+        Role::Load {
+            target,
+            udp,
+            clients,
+            patience,
+        } => load::run(&target, udp, clients, Duration::from_millis(patience)),
         Role::Sockets { path } => sockets::run(&path),
         Role::Pause => loop {
             std::thread::park();
