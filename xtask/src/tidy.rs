@@ -8,6 +8,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 
 mod layout;
+mod shown;
 mod words;
 
 use words::{code, names_crate, words};
@@ -16,7 +17,7 @@ use words::{code, names_crate, words};
 const LONGEST: usize = 700;
 
 /// Folders with sources of the project.
-const CRATES: [&str; 5] = ["agent", "common", "ebpf", "tests", "xtask"];
+const CRATES: [&str; 6] = ["agent", "common", "ebpf", "fuzz", "tests", "xtask"];
 
 /// What a pure module must not name.
 const IMPURE: [&str; 10] = [
@@ -67,6 +68,8 @@ pub(crate) fn check(root: &Path) -> anyhow::Result<()> {
         );
     }
     breaches.extend(layout::check(root)?);
+    let texts = sources.iter().map(|source| (&*source.path, &*source.text));
+    breaches.extend(shown::check(root, texts)?);
     ensure!(breaches.is_empty(), "{}", breaches.join("\n"));
     Ok(())
 }
