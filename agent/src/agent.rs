@@ -31,6 +31,7 @@ use crate::{
 pub mod admission;
 pub mod desired;
 pub mod notices;
+pub mod other_proxy;
 pub mod report;
 pub mod role;
 
@@ -39,6 +40,7 @@ mod tests;
 
 pub use desired::Desired;
 use notices::Notices;
+use other_proxy::OtherProxy;
 use report::Report;
 
 /// A round begins when no event came for so long,
@@ -87,6 +89,8 @@ pub struct Inputs {
     pub addresses: watch::Receiver<Option<LocalAddresses>>,
     /// Whether the source is in sync with where it reads from.
     pub in_sync: watch::Receiver<bool>,
+    /// How this node stands to another proxy, once it is known.
+    pub other_proxy: watch::Receiver<Option<OtherProxy>>,
 }
 
 /// The loop and all that it owns.
@@ -108,6 +112,7 @@ pub struct Agent<D> {
     publish: Box<dyn Publish>,
     /// The Node object was there.
     known_node: bool,
+    other_proxy: Option<OtherProxy>,
     /// When the agent started, in milliseconds since 1970.
     started: i64,
     ticks: u64,
@@ -126,6 +131,9 @@ pub trait Publish: Send + std::fmt::Debug {
 
     /// What the health checks of load balancers say.
     fn service_health(&mut self, service_health: ServiceHealth);
+
+    /// The maps are filled.
+    fn filled(&mut self) {}
 
     /// The report, whenever it changed; at most once a tick.
     fn report(&mut self, report: &Report);
@@ -172,6 +180,7 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
             report,
             publish,
             known_node: false,
+            other_proxy: None,
             started: milliseconds(),
             ticks: 0,
         }
@@ -207,6 +216,10 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
                     anyhow::ensure!(changed.is_ok(), "the watch of this node's addresses ended");
                     self.addresses(inputs.addresses.borrow_and_update().clone());
                     Waiting::extend(&mut waiting);
+                }
+                changed = inputs.other_proxy.changed() => {
+                    anyhow::ensure!(changed.is_ok(), "the watch of other proxies ended");
+                    self.other_proxy(inputs.other_proxy.borrow_and_update().clone());
                 }
                 _ = tick.tick() => self.tick(*inputs.in_sync.borrow()),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
@@ -245,6 +258,15 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
                 tracing::warn!("masqueraded packets keep the address that they had: {error:#}");
             }
             self.desired.set_local(addresses);
+        }
+    }
+
+    fn other_proxy(&mut self, other_proxy: Option<OtherProxy>) {
+        if let Some(other_proxy) = other_proxy {
+            if let Err(error) = self.dataplane.set_handover(other_proxy.handover()) {
+                tracing::warn!("the programs cannot be told of another proxy: {error:#}");
+            }
+            self.other_proxy = Some(other_proxy);
         }
     }
 
@@ -338,6 +360,7 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
                         "the maps are filled"
                     );
                     guard.done();
+                    self.publish.filled();
                 }
                 true
             }
@@ -486,6 +509,7 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
             pending: self.health.pending(),
             interfaces: attached.map(|i| i.name.clone()).collect(),
             host_processes: self.dataplane.host_processes(),
+            other_proxy: self.other_proxy.clone(),
             problems: self.notices.current_problems().iter().cloned().collect(),
             refusals: self.notices.current_refusals().clone(),
             ..self.report.clone()

@@ -13,6 +13,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 pub mod backend;
 pub mod cleanup;
 pub mod counters;
+pub mod drain;
 pub mod names;
 pub mod output;
 pub mod query;
@@ -57,6 +58,8 @@ enum Verb {
     Backend(ListVerb),
     /// What the programs did with packets, by cause
     Counters(CountersArgs),
+    /// Leave this node to another proxy: known connections go on, new ones are left to it
+    Drain(drain::DrainArgs),
     /// Remove what this instance has pinned: programs, maps, flows; or what kube-proxy has left
     Cleanup(CleanupArgs),
     /// Print the script that completes this command in a shell
@@ -164,6 +167,7 @@ impl Verb {
             Self::Backend(ListVerb::List(read)) => read::backends(&read)?,
             Self::Counters(CountersArgs { read, watch: false }) => read::counters(&read)?,
             Self::Counters(CountersArgs { read, watch: true }) => return read::watch(&read),
+            Self::Drain(args) => drain::run(&args)?,
             Self::Cleanup(CleanupArgs {
                 kube_proxy: true, ..
             }) => cleanup::kube_proxy::run()?,

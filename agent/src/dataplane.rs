@@ -14,6 +14,7 @@ use crate::{
 };
 
 pub mod ebpf;
+pub mod netfilter;
 
 /// What changed, for a dataplane to carry out. `None` means gone.
 #[derive(Clone, Debug, Default)]
@@ -59,6 +60,15 @@ pub struct Report {
     pub refused: Vec<Refusal>,
 }
 
+/// How this node stands to another proxy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Handover {
+    /// Connections of another proxy are alive: segments of TCP connections that are not known are left to it.
+    pub takeover: bool,
+    /// Another proxy takes over: known flows go on, new ones are left to it.
+    pub drain: bool,
+}
+
 /// Something that a dataplane could not carry out.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Refusal {
@@ -82,6 +92,13 @@ pub trait Dataplane {
     fn host_processes(&self) -> String {
         String::new()
     }
+
+    /// Says how this node stands to another proxy. Must be said before an update is carried out where connections of it
+    /// may be alive.
+    ///
+    /// # Errors
+    /// Where the programs cannot be told.
+    fn set_handover(&mut self, handover: Handover) -> anyhow::Result<()>;
 
     /// Says that the source is in sync as of now: negative answers may be given for a while.
     ///

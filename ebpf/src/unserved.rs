@@ -13,6 +13,9 @@ use crate::{
     verdict::Verdict,
 };
 
+/// While another proxy is being replaced or takes over, what nobody here answers may be one of its own.
+const OTHER_PROXY: u32 = Config::TAKEOVER | Config::DRAIN;
+
 /// An address at which no Service answers, though it may be in a range of theirs.
 #[inline(always)]
 pub(crate) fn address(tables: &impl Tables, headers: &Headers, flags: u32) -> Verdict {
@@ -24,10 +27,11 @@ pub(crate) fn address(tables: &impl Tables, headers: &Headers, flags: u32) -> Ve
     }
 }
 
-/// Whether the destination is in a known range of ClusterIPs.
+/// Whether the destination is in a known range of ClusterIPs, in which nobody else answers.
 #[inline(always)]
 fn is_in_range(config: &Config, headers: &Headers) -> bool {
-    if config.flags & Config::SERVICE_RANGES == 0 {
+    const NEEDED: u32 = Config::SERVICE_RANGES;
+    if config.flags & (NEEDED | OTHER_PROXY) != NEEDED {
         return false;
     }
     // Which range it is in, and by which bits it is not, is no matter: one branch for the verifier to follow.
@@ -76,8 +80,7 @@ pub(crate) fn leaving<P: Packet>(
     }
 }
 
-/// A port of a ClusterIP at which no Service answers, or a protocol that none is asked by. While another proxy is being replaced or
-/// takes over, the connection may be one of its own.
+/// A port of a ClusterIP at which no Service answers, or a protocol that none is asked by.
 #[inline(always)]
 pub(crate) fn port<P: Packet>(
     packet: &mut P,
@@ -86,7 +89,7 @@ pub(crate) fn port<P: Packet>(
 ) -> Result<Verdict, Cause> {
     if tables
         .config()
-        .is_some_and(|config| config.flags & (Config::TAKEOVER | Config::DRAIN) != 0)
+        .is_some_and(|config| config.flags & OTHER_PROXY != 0)
     {
         return Err(Cause::NoFrontend);
     }

@@ -16,7 +16,10 @@ use hickory_proto::op::{Message, ResponseCode};
 use serde_json::{Value, json};
 use signpost::{
     agent::desired::{Desired, Given},
-    dataplane::ebpf::{EbpfConfig, differ::Differ},
+    dataplane::{
+        Handover,
+        ebpf::{EbpfConfig, differ::Differ},
+    },
     model::{Event, Object, ObjectName},
     registry::Registry,
     source::convert::{self, Addresses},
@@ -266,7 +269,7 @@ fn cluster_of_examples() -> Cluster {
         domain,
         ttl: 30,
         negative_grace: Duration::from_secs(300),
-        takeover: false,
+        handover: Handover::default(),
         cluster_ranges: Vec::new(),
         masquerade_all: false,
         cgroup_root: None,

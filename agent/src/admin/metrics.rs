@@ -18,7 +18,10 @@ use super::{
     kernel::{Kernel, KernelCollector},
     proxy_metrics::ProxyMetrics,
 };
-use crate::model::{Event, Kind};
+use crate::{
+    agent::other_proxy::OtherProxy,
+    model::{Event, Kind},
+};
 
 /// What the agent counts. Cheap to update from the loop; what the kernel counts is read at each scrape.
 #[derive(Debug)]
@@ -38,6 +41,8 @@ pub struct Metrics {
     swept: Counter,
     interfaces: Gauge,
     in_sync: Gauge,
+    other_connections: Gauge,
+    draining: Gauge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -105,6 +110,14 @@ impl Metrics {
             in_sync: registered!(
                 "in_sync",
                 "1 while the agent is in sync with its source, else 0"
+            ),
+            other_connections: registered!(
+                "other_proxy_connections",
+                "Connections of another proxy that are alive"
+            ),
+            draining: registered!(
+                "draining",
+                "1 while new connections are left to another proxy, else 0"
             ),
             registry: all,
             proxy,
@@ -185,6 +198,13 @@ impl Metrics {
         self.interfaces.set(gauge(count));
     }
 
+    /// How this node stands to another proxy.
+    pub fn other_proxy(&self, other: &OtherProxy) {
+        let connections = i64::try_from(other.connections).unwrap_or(i64::MAX);
+        self.other_connections.set(connections);
+        self.draining.set(other.drain.into());
+    }
+
     /// Whether the agent is in sync with its source.
     pub fn in_sync(&self, in_sync: bool) {
         self.in_sync.set(in_sync.into());
@@ -217,6 +237,11 @@ mod tests {
         metrics.apply(Duration::from_millis(3), None);
         metrics.interfaces(5);
         metrics.in_sync(true);
+        metrics.other_proxy(&OtherProxy {
+            connections: 7,
+            drain: true,
+            ..OtherProxy::default()
+        });
         let text = metrics.text().unwrap();
         for line in [
             "signpost_events_total{kind=\"Service\",event=\"begin\"} 1",
@@ -231,6 +256,8 @@ mod tests {
             "signpost_elements_written_total 10",
             "signpost_interfaces 5",
             "signpost_in_sync 1",
+            "signpost_other_proxy_connections 7",
+            "signpost_draining 1",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }

@@ -41,6 +41,8 @@ pub struct ProxyMetrics {
     no_local: Labelled<OfPolicy, Gauge>,
     healthz: Labelled<OfCode, Counter>,
     livez: Labelled<OfCode, Counter>,
+    reconcile: Labelled<OfFamily, Histogram, Durations>,
+    reconciled: Labelled<OfFamily, Counter>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -145,6 +147,15 @@ impl ProxyMetrics {
             ),
             healthz: registered!("proxy_healthz", "Answers of /healthz"),
             livez: registered!("proxy_livez", "Answers of /livez"),
+            reconcile: registered!(
+                "conntrack_reconciler_sync_duration_seconds",
+                "Time that a look at connection tracking took",
+                Labelled::new_with_constructor(Durations)
+            ),
+            reconciled: registered!(
+                "conntrack_reconciler_deleted_entries",
+                "Entries of connection tracking that were deleted because their backend serves no more"
+            ),
         }
     }
 
@@ -196,6 +207,17 @@ impl ProxyMetrics {
         }
     }
 
+    /// A look at connection tracking took so long, and deleted so many entries of IPv4 and IPv6.
+    pub fn reconciled(&self, took: Duration, deleted: [u64; 2]) {
+        for (family, deleted) in FAMILIES.into_iter().zip(deleted) {
+            let labels = of(family);
+            self.reconcile
+                .get_or_create(&labels)
+                .observe(took.as_secs_f64());
+            self.reconciled.get_or_create(&labels).inc_by(deleted);
+        }
+    }
+
     /// So many service ports lack endpoints on this node, for clients inside the cluster and outside.
     pub fn no_local(&self, family: Family, (inside, outside): (usize, usize)) {
         for (traffic_policy, count) in [("internal", inside), ("external", outside)] {
@@ -238,6 +260,7 @@ mod tests {
         let just_now = (now() * 1000.0) as i64 - 700;
         proxy.synced(Duration::from_millis(3), false, &[(Family::V4, just_now)]);
         proxy.no_local(Family::V6, (1, 2));
+        proxy.reconciled(Duration::from_millis(3), [0, 2]);
         let text = metrics.text().unwrap();
         for line in [
             "# TYPE kubeproxy_network_programming_duration_seconds histogram",
@@ -251,6 +274,8 @@ mod tests {
             "kubeproxy_sync_proxy_rules_service_changes_pending 0",
             "kubeproxy_sync_proxy_rules_no_local_endpoints_total{ip_family=\"IPv6\",traffic_policy=\"internal\"} 1",
             "kubeproxy_sync_proxy_rules_no_local_endpoints_total{ip_family=\"IPv6\",traffic_policy=\"external\"} 2",
+            "kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family=\"IPv6\"} 2",
+            "kubeproxy_conntrack_reconciler_sync_duration_seconds_count{ip_family=\"IPv4\"} 1",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }

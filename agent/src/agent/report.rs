@@ -15,6 +15,7 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::other_proxy::OtherProxy;
 use crate::model::Problem;
 
 /// Name of the report in the state folder.
@@ -48,6 +49,9 @@ pub struct Report {
     /// Whether processes of the host are served, and why not.
     #[serde(default)]
     pub host_processes: String,
+    /// How this node stands to another proxy; `null` while it is not known.
+    #[serde(default)]
+    pub other_proxy: Option<OtherProxy>,
     /// What is wrong with objects.
     pub problems: Vec<Problem>,
     /// What the kernel does not serve: the object, and why.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    io,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
@@ -9,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow, ensure};
+use axum::Router;
 use ipnet::IpNet;
 use signpost_common::{Cause, device::DeviceValue};
 use tokio::{
@@ -22,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Agent, AtInterfaces, Desired, Inputs, Publish,
     desired::Given,
+    other_proxy,
     report::{Report, is_alive},
 };
 use crate::{
@@ -32,7 +35,10 @@ use crate::{
         service_health::{self, NotStarted},
     },
     config::{AgentConfig, Source},
-    dataplane::ebpf::{EbpfConfig, EbpfDataplane, cgroup::find_root, view::View},
+    dataplane::{
+        Handover,
+        ebpf::{EbpfConfig, EbpfDataplane, cgroup::find_root, drain, takeover, view::View},
+    },
     feed::{self, Feed, Hello},
     interfaces::{self, Addresses, Interface, Patterns, Place},
     model::{Event, ObjectName},
@@ -54,6 +60,8 @@ const INTERFACES: usize = 256;
 const LAST_UPDATE: Duration = Duration::from_secs(10);
 /// How the data path is made.
 const MODE: &str = "bpf";
+/// An address that is taken is tried again after so long.
+const TAKEN: Duration = Duration::from_secs(2);
 /// An agent that is being replaced ends within so long.
 const PREDECESSOR: Duration = Duration::from_secs(60);
 
@@ -89,21 +97,35 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
     let health = Arc::new(Health::default());
     // The loop's own guards come later than the first probe may.
     let dataplane_open = health.guard("programs and maps loaded");
-    let probes = listen(config.health_address, "--health-address").await?;
-    let scrapes = listen(config.metrics_address, "--metrics-address").await?;
     let metrics = Arc::new(Metrics::new(Some(Box::new(Pinned(
         config.instance.bpffs_root.clone(),
     )))));
     let mut parts = JoinSet::new();
     parts.spawn(until_signalled()?);
     let routes = admin::health_routes(Arc::clone(&health), Arc::clone(&metrics));
-    parts.spawn(part("probes", admin::serve(probes, routes, stop.clone())));
+    parts.spawn(part(
+        "probes",
+        serve_at(
+            config.health_address,
+            "--health-address",
+            routes,
+            stop.clone(),
+        ),
+    ));
     let about = About {
         mode: MODE,
         config: config.settings(),
     };
     let routes = admin::metrics_routes(Arc::clone(&metrics)).merge(admin::about_routes(about));
-    parts.spawn(part("metrics", admin::serve(scrapes, routes, stop.clone())));
+    parts.spawn(part(
+        "metrics",
+        serve_at(
+            config.metrics_address,
+            "--metrics-address",
+            routes,
+            stop.clone(),
+        ),
+    ));
 
     wait_for_predecessor(&config.instance.bpffs_root).await;
     let domain = Name::from_text(&config.cluster_domain)
@@ -120,12 +142,17 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
         },
     });
     let zone = desired.zone().config().clone();
+    let root = config.instance.bpffs_root.clone();
+    let handover = Handover {
+        takeover: takeover::at_start(&root),
+        drain: drain::is_on(&root),
+    };
     let dataplane = EbpfDataplane::open(EbpfConfig {
         pin_root: config.instance.bpffs_root.clone(),
         domain: zone.domain.clone(),
         ttl: zone.ttl,
         negative_grace: config.negative_grace(),
-        takeover: false,
+        handover,
         cluster_ranges: config.cluster_cidr.clone(),
         masquerade_all: config.masquerade_all,
         count_services: config.count_services,
@@ -192,6 +219,12 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
     let follower = addresses::follow(addresses_in);
     parts.spawn(part("watch of this node's addresses", follower));
 
+    let (filled_in, filled) = watch::channel(false);
+    let (other_proxy_in, other_proxy) = watch::channel(None);
+    let follower =
+        other_proxy::follow(root, handover, filled, Arc::clone(&metrics), other_proxy_in);
+    tokio::spawn(follower);
+
     let agent = Agent::new(
         desired,
         dataplane,
@@ -201,6 +234,7 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
         Box::new(Published {
             feed,
             service_health: checks_in,
+            filled: filled_in,
             folder: config.instance.state_folder.clone(),
         }),
     );
@@ -210,6 +244,7 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
         interfaces,
         addresses,
         in_sync,
+        other_proxy,
     };
     let mut on_thread = on_a_thread(agent.run(inputs, stop.clone()))?;
 
@@ -252,9 +287,34 @@ fn find_cgroup_root() -> Option<PathBuf> {
     find_root(&std::fs::read_to_string("/proc/self/mountinfo").ok()?)
 }
 
-async fn listen(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind(address).await;
-    listener.with_context(|| format!("cannot listen on {address}; change {flag}"))
+/// Serves routes from when the address is free: kube-proxy has the same ports by default, and goes only after the agent
+/// has come.
+async fn serve_at(
+    address: SocketAddr,
+    flag: &'static str,
+    routes: Router,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut said = false;
+    let listener = loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => break listener,
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                if !std::mem::replace(&mut said, true) {
+                    tracing::warn!(
+                        "{address} is taken, by another proxy perhaps; trying again, or change {flag}"
+                    );
+                }
+                tokio::time::sleep(TAKEN).await;
+            }
+            Err(error) => {
+                return Err(error)
+                    .with_context(|| format!("cannot listen on {address}; change {flag}"));
+            }
+        }
+    };
+    admin::serve(listener, routes, stop).await?;
+    Ok(())
 }
 
 /// During an upgrade two agents overlap for a moment.
@@ -350,6 +410,7 @@ fn report(config: &AgentConfig, node: String) -> Report {
 struct Published {
     feed: Feed,
     service_health: watch::Sender<ServiceHealth>,
+    filled: watch::Sender<bool>,
     folder: PathBuf,
 }
 
@@ -372,6 +433,10 @@ impl Publish for Published {
             *before = service_health;
             changed
         });
+    }
+
+    fn filled(&mut self) {
+        self.filled.send_replace(true);
     }
 
     fn report(&mut self, report: &Report) {
@@ -436,5 +501,29 @@ impl AtInterfaces for EbpfDataplane {
             IpAddr::V4(_) => None,
         });
         self.set_device(DeviceValue::ANY, v4, v6)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_is_taken_is_served_once_it_is_free() {
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = taken.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let serving = serve_at(address, "--here", Router::new(), stop.clone());
+        let serving = tokio::spawn(serving);
+        tokio::task::yield_now().await;
+        assert!(!serving.is_finished());
+        drop(taken);
+        let begun = Instant::now();
+        while tokio::net::TcpStream::connect(address).await.is_err() {
+            assert!(begun.elapsed() < Duration::from_secs(20));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        stop.cancel();
+        serving.await.unwrap().unwrap();
     }
 }

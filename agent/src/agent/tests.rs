@@ -1,4 +1,5 @@
 mod interfaces;
+mod other_proxy;
 
 use std::{
     net::IpAddr,
@@ -26,6 +27,7 @@ struct Told {
     synced: usize,
     attached: BTreeMap<u32, String>,
     addresses: BTreeSet<IpAddr>,
+    handover: dataplane::Handover,
     fails: bool,
     refuses: Option<Refusal>,
 }
@@ -45,6 +47,11 @@ impl Dataplane for Fake {
             refused: told.refuses.iter().cloned().collect(),
             ..dataplane::Report::default()
         })
+    }
+
+    fn set_handover(&mut self, handover: dataplane::Handover) -> anyhow::Result<()> {
+        self.told().handover = handover;
+        Ok(())
     }
 
     fn in_sync(&mut self) -> anyhow::Result<()> {
@@ -432,11 +439,13 @@ async fn a_change_is_carried_out_within_a_moment_and_churn_in_few_rounds() {
     let (_interfaces, inputs_interfaces) = mpsc::channel(64);
     let (_in_sync, inputs_in_sync) = watch::channel(true);
     let (_addresses, inputs_addresses) = watch::channel(None);
+    let (_other_proxy, inputs_other_proxy) = watch::channel(None);
     let inputs = Inputs {
         events: inputs_events,
         interfaces: inputs_interfaces,
         addresses: inputs_addresses,
         in_sync: inputs_in_sync,
+        other_proxy: inputs_other_proxy,
     };
     let stop = CancellationToken::new();
     let running = tokio::spawn(bench.agent.run(inputs, stop.clone()));
@@ -474,12 +483,14 @@ async fn a_source_that_ends_ends_the_agent_with_an_error() {
     let (_interfaces, inputs_interfaces) = mpsc::channel(1);
     let (_in_sync, inputs_in_sync) = watch::channel(true);
     let (_addresses, inputs_addresses) = watch::channel(None);
+    let (_other_proxy, inputs_other_proxy) = watch::channel(None);
     drop(events);
     let inputs = Inputs {
         events: inputs_events,
         interfaces: inputs_interfaces,
         addresses: inputs_addresses,
         in_sync: inputs_in_sync,
+        other_proxy: inputs_other_proxy,
     };
     let ended = bench.agent.run(inputs, CancellationToken::new()).await;
     assert!(ended.unwrap_err().to_string().contains("source"));

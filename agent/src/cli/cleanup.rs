@@ -1,5 +1,7 @@
 //! `signpost cleanup`: removes what an instance has pinned, so that the node is as if it had never run.
 
+mod iptables;
+mod ipvs;
 pub mod kube_proxy;
 
 use std::{fs, path::Path};

@@ -126,6 +126,14 @@ impl Status {
                     "create Service kube-system/kube-dns with a ClusterIP, or give --dns-address",
                 );
             }
+            if let Some(trouble) = report.other_proxy.as_ref().and_then(|o| o.trouble.as_ref()) {
+                add(
+                    format!(
+                        "whether another proxy's connections are alive is not known: {trouble}"
+                    ),
+                    "until it is, forgotten connections are not taken up again",
+                );
+            }
             for problem in &report.problems {
                 add(problem.to_string(), "mend the object");
             }
@@ -173,6 +181,15 @@ impl Status {
             ("flows", self.flows.to_string()),
             ("interfaces", or_dash(&self.interfaces.join(", "))),
             ("host processes", or_dash(&report.host_processes)),
+            (
+                "other proxy",
+                or_dash(
+                    &report
+                        .other_proxy
+                        .as_ref()
+                        .map_or_else(String::new, ToString::to_string),
+                ),
+            ),
         ];
         let mut text = String::new();
         for (what, value) in lines {
@@ -220,6 +237,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
+    use crate::agent::other_proxy::OtherProxy;
     use crate::model::{ObjectName, Problem};
 
     fn healthy() -> Status {
@@ -235,6 +253,7 @@ mod tests {
                 domain: "cluster.local".to_owned(),
                 dns: vec![Ipv4Addr::new(10, 96, 0, 10).into()],
                 host_processes: "served below cgroup /sys/fs/cgroup".to_owned(),
+                other_proxy: Some(OtherProxy::default()),
                 ..Report::default()
             }),
             in_sync_age: Some(0.4),
@@ -272,6 +291,7 @@ names           14
 flows           2
 interfaces      veth1
 host processes  served below cgroup /sys/fs/cgroup
+other proxy     none
 
 MAP     ENTRIES   CAPACITY   FULL   MEMORY
 flows   2         100        2 %    2 KiB

@@ -25,7 +25,7 @@ use self::{
     stranded::Stranded,
     tables::{Clocks, Devices, DnsAlive, KernelTables, Tables},
 };
-use super::{Dataplane, Report, Update};
+use super::{Dataplane, Handover, Report, Update};
 use crate::{interfaces::Place, zone::Name};
 
 mod abandoned;
@@ -33,6 +33,7 @@ pub mod attach;
 pub mod cgroup;
 pub mod counts;
 pub mod differ;
+pub mod drain;
 pub mod pins;
 pub mod program;
 mod sock_diag;
@@ -40,6 +41,7 @@ mod stranded;
 mod sweep;
 pub mod sys;
 pub mod tables;
+pub mod takeover;
 pub mod view;
 
 /// What an instance has to know.
@@ -53,8 +55,8 @@ pub struct EbpfConfig {
     pub ttl: u32,
     /// For how long after [`Dataplane::in_sync`] negative answers are given.
     pub negative_grace: Duration,
-    /// Another proxy's connections may be alive: TCP segments of unknown connections pass to the stack.
-    pub takeover: bool,
+    /// How this node stands to another proxy until [`Dataplane::set_handover`].
+    pub handover: Handover,
     /// The networks that pods have their addresses from (kube-proxy's `clusterCIDR`); empty where they are not known.
     pub cluster_ranges: Vec<IpNet>,
     /// All traffic to ClusterIPs is masqueraded.
@@ -89,6 +91,7 @@ pub struct EbpfDataplane {
     abandoned: Abandoned,
     differ: Differ,
     swept: sweep::Left,
+    draining: bool,
 }
 
 impl EbpfDataplane {
@@ -107,6 +110,7 @@ impl EbpfDataplane {
     /// As there.
     pub fn open_with(config: EbpfConfig, hook: Hook) -> anyhow::Result<Self> {
         raise_memlock_limit();
+        let draining = config.handover.drain;
         let pins = Pins::open(&config.pin_root)?;
         let (mut tables, same_maps) = pins.maps()?;
         let host = sys::namespace_cookie();
@@ -143,6 +147,7 @@ impl EbpfDataplane {
             abandoned: Abandoned::default(),
             differ,
             swept: sweep::Left::default(),
+            draining,
         })
     }
 
@@ -261,6 +266,11 @@ impl Dataplane for EbpfDataplane {
         }
     }
 
+    fn set_handover(&mut self, handover: Handover) -> anyhow::Result<()> {
+        self.draining = handover.drain;
+        self.differ.set_handover(&mut self.tables, handover)
+    }
+
     fn in_sync(&mut self) -> anyhow::Result<()> {
         // A name that could not be written is one that the kernel would deny.
         self.write_clock(if self.differ.may_deny() { now()? } else { 0 })
@@ -270,6 +280,10 @@ impl Dataplane for EbpfDataplane {
         let now = now()?;
         let mut report = self.differ.sweep(&mut self.tables, now)?;
         self.stranded.look(&mut self.tables);
+        if self.draining {
+            report.deleted += drain::leave_datagrams(&mut self.tables)
+                .context("cannot leave flows to the other proxy")?;
+        }
         self.swept = sweep::sweep(&mut self.tables, now).context("cannot sweep the flows")?;
         report.deleted += self.swept.deleted;
         match self.abandoned.sweep(&mut self.tables) {

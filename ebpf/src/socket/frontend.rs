@@ -29,11 +29,13 @@ pub(super) fn find(tables: &impl Tables, key: &mut FrontendKey) -> Option<Fronte
 /// an address that is none of our business.
 #[inline(always)]
 pub(super) fn why_none(tables: &impl Tables, config: &Config, address: &Address) -> Option<Cause> {
+    if config.flags & (Config::TAKEOVER | Config::DRAIN) != 0 {
+        // The other proxy may know the address or the port already, or still.
+        return None;
+    }
     let flags = tables.address(address);
     if flags & AddressValue::CLUSTER_IP != 0 {
-        // The other proxy may know the port already, or still.
-        let other = Config::TAKEOVER | Config::DRAIN;
-        return (config.flags & other == 0).then_some(Cause::PortRejected);
+        return Some(Cause::PortRejected);
     }
     if flags != 0 || config.flags & Config::SERVICE_RANGES == 0 {
         return None;

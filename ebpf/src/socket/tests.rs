@@ -449,6 +449,11 @@ fn an_address_of_a_service_range_that_is_none_of_a_service_looks_like_dropped_pa
     assert_eq!(sendmsg(&mut udp, &tables), Verdict::Deny);
     let outside = at("10.97.0.9:80");
     assert_eq!(connected(&tables, 1, TCP, outside), outside);
+    for other_proxy in [Config::TAKEOVER, Config::DRAIN] {
+        tables.config.as_mut().unwrap().flags ^= other_proxy;
+        assert_eq!(connected(&tables, 1, TCP, nobody), nobody);
+        tables.config.as_mut().unwrap().flags ^= other_proxy;
+    }
     let flags = AddressValue::FOREIGN;
     tables
         .addresses

@@ -1,6 +1,6 @@
-//! The real kube-proxy on a node of the laboratory, in nftables mode.
+//! The real kube-proxy on a node of the laboratory, in nftables mode unless told otherwise.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
@@ -11,9 +11,6 @@ use crate::lab::{Node, Process, agent::fetch, wait::until};
 
 /// How long it may take to come up on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Port of its `/healthz`.
-const HEALTH: u16 = 10256;
 
 /// kube-proxy on one node; it ends when this is dropped, and leaves its rules behind, as it does everywhere.
 #[derive(Debug)]
@@ -36,6 +33,8 @@ impl KubeProxy {
             all.extend(some.clone());
         }
         fs::write(&file, configuration.to_string())?;
+        let health = configuration["healthzBindAddress"].as_str();
+        let health: SocketAddr = health.context("no healthzBindAddress")?.parse()?;
         let mut process = node
             .command(tools.path("kube-proxy"))?
             .arg("--config")
@@ -46,7 +45,7 @@ impl KubeProxy {
             if !process.is_running() {
                 return Ok(Err(anyhow::anyhow!("kube-proxy has ended")));
             }
-            let health = namespace.run(|| fetch(HEALTH, "/healthz"))??;
+            let health = namespace.run(|| fetch(health.port(), "/healthz"))??;
             // Healthy during the start as well: only what was written has a time.
             ensure!(!health.contains("0001-01-01"), "nothing is written yet");
             Ok(Ok(()))
@@ -85,7 +84,7 @@ fn configuration(node: &Node, kubeconfig: &Path) -> Value {
         "clientConnection": {"kubeconfig": kubeconfig, "qps": 1000, "burst": 1000},
         "clusterCIDR": "10.244.0.0/16,fd00:244::/32",
         "detectLocalMode": "ClusterCIDR",
-        "healthzBindAddress": format!("0.0.0.0:{HEALTH}"),
+        "healthzBindAddress": "0.0.0.0:10256",
         "metricsBindAddress": "127.0.0.1:10249",
         // The machine's own settings of connection tracking are not a namespace's to change.
         "conntrack": {
@@ -95,5 +94,6 @@ fn configuration(node: &Node, kubeconfig: &Path) -> Value {
             "tcpCloseWaitTimeout": "0s",
         },
         "nftables": {"minSyncPeriod": "10ms", "syncPeriod": "30s"},
+        "iptables": {"minSyncPeriod": "10ms", "syncPeriod": "30s"},
     })
 }

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::{client::Load, pod::Pod, programs};
+use super::{Command, client::Load, pod::Pod, programs};
 
 /// Connections, and perhaps datagrams, that go on until [`LoadRun::finish`].
 #[derive(Debug)]
@@ -26,8 +26,16 @@ impl LoadRun {
     /// # Errors
     /// Where it cannot be started.
     pub fn start(pod: &Pod, target: &str, udp: Option<SocketAddr>) -> anyhow::Result<Self> {
+        Self::of(pod.command(programs::lab_pod()?)?, target, udp)
+    }
+
+    /// The same by a program of anywhere, which is `lab-pod`.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn of(command: Command, target: &str, udp: Option<SocketAddr>) -> anyhow::Result<Self> {
         let udp = udp.map(|address| format!("--udp={address}"));
-        Self::with_flags(pod, target, udp.as_slice())
+        Self::with_flags(command, target, udp.as_slice())
     }
 
     /// The same without datagrams, with several clients at a time that are as patient as TCP is: a connection fails when
@@ -40,11 +48,10 @@ impl LoadRun {
             format!("--clients={clients}"),
             "--patience=60000".to_owned(),
         ];
-        Self::with_flags(pod, target, &flags)
+        Self::with_flags(pod.command(programs::lab_pod()?)?, target, &flags)
     }
 
-    fn with_flags(pod: &Pod, target: &str, flags: &[String]) -> anyhow::Result<Self> {
-        let mut command = pod.command(programs::lab_pod()?)?;
+    fn with_flags(mut command: Command, target: &str, flags: &[String]) -> anyhow::Result<Self> {
         command.args(["load", target]).args(flags);
         let mut child = command.piped()?;
         let input = child.stdin.take();

@@ -20,7 +20,7 @@ use std::{
 
 use signpost::{
     dataplane::{
-        Update,
+        Handover, Update,
         ebpf::{EbpfConfig, EbpfDataplane, attach::Hook},
     },
     model::{Family, ObjectName, Protocol},
@@ -52,7 +52,7 @@ impl Instance {
             domain: name("cluster.local"),
             ttl: 30,
             negative_grace: Duration::from_secs(300),
-            takeover: false,
+            handover: Handover::default(),
             cluster_ranges: Vec::new(),
             masquerade_all: false,
             count_services: false,

@@ -195,6 +195,14 @@ fn an_address_of_a_service_range_that_is_none_of_a_service_drops(
     machine
         .pod_sends(&packet)
         .is(Action::Drop, &packet, &[Cause::AddressUnallocated]);
+    for other_proxy in [Config::TAKEOVER, Config::DRAIN] {
+        let flags = Config::DNS | Config::SERVICE_RANGES;
+        machine.change(|world| {
+            world.config.as_mut().expect("it is written").flags = flags | other_proxy;
+        });
+        machine.pod_sends(&packet).continues_as(&packet, &[]);
+        machine.change(|world| world.config.as_mut().expect("it is written").flags = flags);
+    }
     let elsewhere = first(protocol, client(family), (family.far_pod(5), 80).into()).frame();
     machine.pod_sends(&elsewhere).continues_as(&elsewhere, &[]);
     machine.change(|world| {

@@ -5,13 +5,16 @@ use std::fs;
 use crate::project::which;
 
 /// A word in a test's path, the program that such tests call, and where that comes from.
-const PROGRAMS: [(&str, &str, &str); 6] = [
+const PROGRAMS: [(&str, &str, &str); 9] = [
     ("musl", "musl-gcc", "apt-get install musl-tools"),
     ("dig", "dig", "apt-get install bind9-dnsutils"),
     ("api_server", "go", GO),
     ("differential", "go", GO),
     ("coredns", "go", GO),
     ("differential", "nft", "apt-get install nftables"),
+    ("migration", "go", GO),
+    ("migration", "iptables-nft", "apt-get install iptables"),
+    ("migration", "ipset", "apt-get install ipset"),
 ];
 
 const GO: &str = "install Go 1.26 from https://go.dev/dl";

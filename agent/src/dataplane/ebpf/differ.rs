@@ -13,7 +13,7 @@ use self::{
 };
 use super::{EbpfConfig, Pressure, tables::Tables};
 use crate::{
-    dataplane::{Report, Update},
+    dataplane::{Handover, Report, Update},
     model::ObjectName,
     plan::PortName,
     zone::Name,
@@ -161,6 +161,18 @@ impl Differ {
     /// Says which network namespace's processes are the host's, by its cookie. The next update carries it out.
     pub fn set_host(&mut self, cookie: u64) {
         self.config.set_host(cookie);
+    }
+
+    /// Says how this node stands to another proxy.
+    ///
+    /// # Errors
+    /// Where the configuration cannot be written.
+    pub fn set_handover(
+        &mut self,
+        tables: &mut impl Tables,
+        handover: Handover,
+    ) -> anyhow::Result<()> {
+        self.config.set_handover(tables, handover)
     }
 
     /// Endpoints of UDP that served and do not any more, since this was asked last.

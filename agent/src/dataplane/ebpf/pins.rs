@@ -9,10 +9,14 @@ use std::{
     io,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
-use nix::fcntl::{Flock, FlockArg};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
 use signpost_common::layout::LAYOUT_VERSION;
 use tracing::{info, warn};
 
@@ -21,6 +25,9 @@ use super::{
     sys,
     tables::{self, KernelTables},
 };
+
+/// For how long a lock may be in the way that no agent holds.
+const A_MOMENT: Duration = Duration::from_secs(1);
 
 /// An instance's pins, locked.
 #[derive(Debug)]
@@ -58,7 +65,7 @@ impl Pins {
             fs::create_dir_all(made).with_context(|| format!("cannot make {}", made.display()))?;
         }
         let file = File::open(root).with_context(|| format!("cannot open {}", root.display()))?;
-        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
+        let lock = lock(file).map_err(|error| {
             anyhow::anyhow!(
                 "another agent uses {} ({error}); stop it, or give this one another --bpffs-root",
                 root.display()
@@ -134,6 +141,19 @@ impl Pins {
             }
         }
         Ok(others)
+    }
+}
+
+/// Commands that ask whether an agent runs hold the lock for a moment; an agent holds it for as long as it runs.
+fn lock(mut file: File) -> nix::Result<Flock<File>> {
+    let begun = Instant::now();
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((again, Errno::EWOULDBLOCK)) if begun.elapsed() < A_MOMENT => file = again,
+            Err((_, error)) => return Err(error),
+        }
+        std::thread::sleep(A_MOMENT / 50);
     }
 }
 

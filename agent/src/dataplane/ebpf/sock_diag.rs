@@ -27,6 +27,13 @@ pub(super) struct Connected {
     id: SocketId,
 }
 
+impl Connected {
+    /// Its own port.
+    pub(super) const fn source_port(&self) -> u16 {
+        self.id.source_port
+    }
+}
+
 /// Every UDP socket that is connected.
 ///
 /// # Errors

@@ -118,7 +118,7 @@ fn timeout(protocol: u8, flags: u32, other: u32) -> Duration {
             UDP_UNANSWERED
         };
     }
-    if either & FlowValue::RESET != 0 || flags & other & FlowValue::FIN != 0 {
+    if is_closed(flags, other) {
         TCP_CLOSED
     } else if either & FlowValue::ESTABLISHED == 0 {
         TCP_OPENING
@@ -127,6 +127,11 @@ fn timeout(protocol: u8, flags: u32, other: u32) -> Duration {
     } else {
         TCP_ESTABLISHED
     }
+}
+
+/// Whether a TCP connection with these flags of its two entries is at its end.
+pub(super) const fn is_closed(flags: u32, other: u32) -> bool {
+    (flags | other) & FlowValue::RESET != 0 || flags & other & FlowValue::FIN != 0
 }
 
 fn shortest(protocol: u8) -> Duration {

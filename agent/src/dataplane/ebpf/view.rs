@@ -13,7 +13,7 @@ use super::{
 /// The maps.
 #[derive(Debug)]
 pub struct View {
-    tables: KernelTables,
+    pub(super) tables: KernelTables,
     interfaces: Vec<u32>,
 }
 

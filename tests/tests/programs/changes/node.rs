@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 use signpost::{
     addresses::LocalAddresses,
     agent::desired::{Desired, Given},
-    dataplane::ebpf::{EbpfConfig, differ::Differ},
+    dataplane::{
+        Handover,
+        ebpf::{EbpfConfig, differ::Differ},
+    },
     model::Event,
     registry::Registry,
     zone::Name,
@@ -36,7 +39,7 @@ impl Node {
             domain: domain.clone(),
             ttl: 30,
             negative_grace: Duration::from_secs(300),
-            takeover: false,
+            handover: Handover::default(),
             cluster_ranges: options.cluster_ranges(),
             masquerade_all: options.masquerade_all,
             cgroup_root: None,

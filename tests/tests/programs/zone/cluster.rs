@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use signpost::{
     agent::desired::{Desired, Given},
     dataplane::{
-        Dataplane as _,
+        Dataplane as _, Handover,
         ebpf::{
             EbpfConfig, EbpfDataplane,
             tables::{
@@ -76,7 +76,7 @@ impl Cluster {
             domain: domain.clone(),
             ttl: 30,
             negative_grace: Duration::from_secs(300),
-            takeover: false,
+            handover: Handover::default(),
             cluster_ranges: Vec::new(),
             masquerade_all: false,
             count_services: false,

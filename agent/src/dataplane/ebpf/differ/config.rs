@@ -15,6 +15,7 @@ use super::super::{
     tables::{Configs, NotWritten, Tables},
 };
 use super::ranges::network;
+use crate::dataplane::Handover;
 
 /// The longest TTL of the SOA record (semantics of CoreDNS: `min(ttl, 300)`).
 const SOA_TTL: u32 = 300;
@@ -65,13 +66,13 @@ impl ConfigElement {
             external_ports: Config::NO_PORTS,
             pad: 0,
         };
-        let written = match found {
-            Some(found) if found.hash == keys && found.zone == zone => found,
-            _ => {
-                put(tables, blank)?;
-                blank
-            }
-        };
+        let known = found.filter(|found| found.hash == keys && found.zone == zone);
+        // Programs that are attached must leave another proxy's connections alone before more interfaces get them.
+        let mut written = known.unwrap_or(blank);
+        written.flags = with_handover(written.flags, config.handover);
+        if found != Some(written) {
+            put(tables, written)?;
+        }
         let flag = |set: bool, flag: u32| if set { flag } else { 0 };
         Ok(Self {
             written,
@@ -81,8 +82,7 @@ impl ConfigElement {
                 .try_into()
                 .unwrap_or(u32::MAX),
             flags: Config::DNS
-                | written.flags & Config::SERVICE_RANGES
-                | flag(config.takeover, Config::TAKEOVER)
+                | written.flags & (Config::SERVICE_RANGES | HANDOVER)
                 | flag(config.masquerade_all, Config::MASQUERADE_ALL)
                 | flag(!config.cluster_ranges.is_empty(), Config::CLUSTER_RANGES),
             service_ranges: written.service_ranges,
@@ -95,6 +95,28 @@ impl ConfigElement {
     /// The cookie of the network namespace whose processes are the host's.
     pub(super) fn set_host(&mut self, cookie: u64) {
         self.host = [cookie as u32, (cookie >> 32) as u32];
+    }
+
+    /// Tells the programs how this node stands to another proxy.
+    ///
+    /// # Errors
+    /// Where the map cannot be written.
+    pub(super) fn set_handover(
+        &mut self,
+        tables: &mut impl Tables,
+        handover: Handover,
+    ) -> anyhow::Result<()> {
+        self.flags = with_handover(self.flags, handover);
+        let flags = with_handover(self.written.flags, handover);
+        if flags != self.written.flags {
+            let config = Config {
+                flags,
+                ..self.written
+            };
+            put(tables, config)?;
+            self.written = config;
+        }
+        Ok(())
     }
 
     /// The name hash's keys.
@@ -143,6 +165,21 @@ impl ConfigElement {
         self.written = config;
         Ok(true)
     }
+}
+
+/// The flags that say how this node stands to another proxy.
+const HANDOVER: u32 = Config::TAKEOVER | Config::DRAIN;
+
+/// Flags with what they say of another proxy replaced.
+pub(in super::super) const fn with_handover(flags: u32, handover: Handover) -> u32 {
+    let mut flags = flags & !HANDOVER;
+    if handover.takeover {
+        flags |= Config::TAKEOVER;
+    }
+    if handover.drain {
+        flags |= Config::DRAIN;
+    }
+    flags
 }
 
 fn put(tables: &mut impl Tables, config: Config) -> anyhow::Result<()> {

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use super::Differ;
 use crate::{
-    dataplane::{Report, Update, ebpf::EbpfConfig},
+    dataplane::{Handover, Report, Update, ebpf::EbpfConfig},
     model::{Family, ObjectName, Protocol},
     plan::{Backend, Frontend, FrontendKind, Member, PortName, PortPlan},
     zone::{Name, NameEntry},
@@ -31,7 +31,7 @@ fn config() -> EbpfConfig {
         domain: name("cluster.local"),
         ttl: 30,
         negative_grace: Duration::from_secs(300),
-        takeover: false,
+        handover: Handover::default(),
         cluster_ranges: Vec::new(),
         masquerade_all: false,
         count_services: false,

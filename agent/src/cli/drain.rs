@@ -1,0 +1,95 @@
+//! `signpost drain`: leaves a node to another proxy, connection by connection.
+
+use std::{
+    fmt::Write as _,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::ensure;
+use clap::Args;
+
+use crate::{
+    agent::report::is_alive,
+    config::Instance,
+    dataplane::ebpf::{
+        drain::{self, Remaining},
+        view::View,
+    },
+};
+
+/// The agent asks every second.
+const PATIENCE: Duration = Duration::from_secs(15);
+const TURN: Duration = Duration::from_millis(200);
+
+/// Flags of `signpost drain`.
+#[derive(Args, Debug)]
+pub struct DrainArgs {
+    #[command(flatten)]
+    instance: Instance,
+
+    /// Serve new connections again
+    #[arg(long, conflicts_with = "wait")]
+    undo: bool,
+
+    /// Wait until no connection is left, for so many seconds at most; the exit status is 1 where some are
+    #[arg(long, value_name = "SECONDS")]
+    wait: Option<u64>,
+}
+
+/// From now on new connections pass by the programs, to the rules of another proxy that must be there already; those that
+/// are known go on. Agents that start later keep to it, until `--undo`, `signpost cleanup` or a reboot.
+///
+/// # Errors
+/// Where nothing is pinned, the agent does not carry it out, or connections are left after the wait.
+pub fn run(args: &DrainArgs) -> anyhow::Result<String> {
+    let root = &args.instance.bpffs_root;
+    let on = !args.undo;
+    View::open(root)?;
+    drain::set(root, on, !is_alive(root))?;
+    let begun = Instant::now();
+    while drain::is_carried_out(&View::open(root)?)? != on {
+        ensure!(
+            begun.elapsed() < PATIENCE,
+            "the agent does not carry it out; see its log"
+        );
+        thread::sleep(TURN);
+    }
+    if !on {
+        return Ok("new connections are served again\n".to_owned());
+    }
+    let begun = Instant::now();
+    let wait = args.wait.map(Duration::from_secs);
+    let remaining = loop {
+        let remaining = drain::remaining(&View::open(root)?)?;
+        let waits = wait.is_some_and(|wait| begun.elapsed() < wait);
+        if !waits || remaining == Remaining::default() {
+            break remaining;
+        }
+        thread::sleep(TURN);
+    };
+    ensure!(
+        wait.is_none() || remaining == Remaining::default(),
+        "{} still go through this node's programs; `signpost cleanup` would cut them",
+        text(remaining)
+    );
+    let mut said = "new connections are left to the other proxy\n".to_owned();
+    if remaining == Remaining::default() {
+        said.push_str("none is left of the others: `signpost cleanup` cuts nothing\n");
+    } else {
+        let _ = writeln!(
+            said,
+            "{} go on until they end; `signpost drain --wait SECONDS` waits for that",
+            text(remaining)
+        );
+    }
+    Ok(said)
+}
+
+fn text(remaining: Remaining) -> String {
+    let Remaining {
+        connections,
+        datagrams,
+    } = remaining;
+    format!("{connections} connections and {datagrams} flows of UDP")
+}

@@ -1,0 +1,136 @@
+//! Leaving a node to another proxy: known connections go on through our programs, new ones are left to it.
+//!
+//! That a node drains is said by an empty folder beside the maps, so that it outlives the agent but neither a reboot nor
+//! `signpost cleanup`.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use signpost_common::{
+    dns::Config,
+    flow::{FlowKey, FlowValue},
+    socket::SocketKey,
+};
+
+use super::{
+    pins,
+    sweep::is_closed,
+    sys,
+    tables::{Configs, Flows, KernelTables, Sockets, Table as _, Tables as _},
+    view::View,
+};
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+/// What a node that drains still serves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Remaining {
+    /// TCP connections that are not at their end.
+    pub connections: u64,
+    /// Flows of UDP.
+    pub datagrams: u64,
+}
+
+/// Whether a node is to drain.
+pub fn is_on(root: &Path) -> bool {
+    mark(root).exists()
+}
+
+/// Says that a node is to drain, or is not any more. An agent that runs carries it out; `by_itself` is for when none does.
+///
+/// # Errors
+/// Where nothing is pinned, or nobody may change it.
+pub fn set(root: &Path, on: bool, by_itself: bool) -> anyhow::Result<()> {
+    let mark = mark(root);
+    let done = if on {
+        fs::create_dir(&mark)
+    } else {
+        fs::remove_dir(&mark)
+    };
+    match done {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !on => {}
+        done => done.with_context(|| {
+            let mark = mark.display();
+            format!("{mark} cannot be changed; has an agent ever run with this --bpffs-root?")
+        })?,
+    }
+    if by_itself {
+        write(root, on).context("the programs cannot be told")?;
+    }
+    Ok(())
+}
+
+/// Whether the programs leave new connections alone.
+///
+/// # Errors
+/// Where the map cannot be read.
+pub fn is_carried_out(view: &View) -> io::Result<bool> {
+    let config = view.get::<Configs>(&0)?;
+    Ok(config.is_some_and(|config| config.flags & Config::DRAIN != 0))
+}
+
+/// What is still served.
+///
+/// # Errors
+/// Where the maps cannot be read.
+pub fn remaining(view: &View) -> io::Result<Remaining> {
+    let flows = view.all::<Flows>()?;
+    let mut remaining = Remaining::default();
+    for (key, value) in flows {
+        if value.flags & FlowValue::FORWARD == 0 {
+            continue;
+        }
+        if key.protocol != TCP {
+            remaining.datagrams += 1;
+            continue;
+        }
+        let mut opposite = FlowKey::ZERO;
+        value.write_opposite(&key, &mut opposite);
+        let other = view.get::<Flows>(&opposite)?.map_or(0, |other| other.flags);
+        remaining.connections += u64::from(!is_closed(value.flags, other));
+    }
+    Ok(remaining)
+}
+
+/// Forgets where datagrams go: the next one of a flow is left to the other proxy, while answers that are under way still
+/// get the Service's address. Returns how many elements went.
+pub(super) fn leave_datagrams(tables: &mut KernelTables) -> io::Result<usize> {
+    let mut flows = Vec::new();
+    tables.for_each::<Flows>(&mut |key, value| {
+        if key.protocol == UDP && value.flags & FlowValue::FORWARD != 0 {
+            flows.push(*key);
+        }
+    })?;
+    let mut sockets = Vec::new();
+    tables.for_each::<Sockets>(&mut |key, _| {
+        if key.direction == SocketKey::TO_BACKEND {
+            sockets.push(*key);
+        }
+    })?;
+    tables.delete::<Flows>(&flows)?;
+    tables.delete::<Sockets>(&sockets)?;
+    Ok(flows.len() + sockets.len())
+}
+
+fn mark(root: &Path) -> PathBuf {
+    root.join("drain")
+}
+
+fn write(root: &Path, on: bool) -> io::Result<()> {
+    let map = sys::open_pinned(&pins::maps_folder(&pins::folder(root)).join(Configs::NAME))?;
+    let mut tables = KernelTables::new([(Configs::NAME, map)].into());
+    let Some(mut config) = tables.get::<Configs>(&0)? else {
+        return Ok(());
+    };
+    config.flags &= !Config::DRAIN;
+    if on {
+        config.flags |= Config::DRAIN;
+    }
+    let failed = tables.put::<Configs>(&[(0, config)]).pop();
+    failed.map_or(Ok(()), |failed| Err(failed.error))
+}
