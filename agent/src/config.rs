@@ -157,7 +157,8 @@ pub struct AgentConfig {
     pub pod_interfaces: Vec<String>,
 
     /// Names of the uplinks and tunnels, for clients and backends on other machines; `*` stands for any letters
-    /// [default: tunnels, and interfaces that carry a global address and are not the pods' bridge]
+    /// [default: tunnels, and interfaces that carry a global address and are not the pods' bridge; devices, bonds and
+    /// VLANs without an address too, unless they are ports of a bond or a bridge that is found itself]
     #[arg(
         long,
         env = "SIGNPOST_WIRE_INTERFACES",

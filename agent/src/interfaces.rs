@@ -53,6 +53,8 @@ pub enum Place {
     Pod,
     /// Other machines: an uplink or a tunnel.
     Wire,
+    /// The same where packets begin with the IP header: IPIP, WireGuard, a TUN device and such.
+    Bare,
 }
 
 /// Names of interfaces; `*` stands for any letters.

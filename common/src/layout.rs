@@ -64,6 +64,10 @@ pub mod program {
     pub const FROM_WIRE: &str = "from_wire";
     /// tc egress of an uplink or a tunnel.
     pub const TO_WIRE: &str = "to_wire";
+    /// tc ingress of an uplink or a tunnel whose packets have no Ethernet header.
+    pub const FROM_BARE: &str = "from_bare";
+    /// tc egress of an uplink or a tunnel whose packets have no Ethernet header.
+    pub const TO_BARE: &str = "to_bare";
     /// A process of the host connects a socket, IPv4.
     pub const CONNECT4: &str = "connect4";
     /// As [`CONNECT4`], IPv6.

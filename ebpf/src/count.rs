@@ -2,10 +2,7 @@
 
 use signpost_common::flow::{FlowKey, FlowValue};
 
-use crate::{
-    packet::{ETHERNET, Packet},
-    tables::Tables,
-};
+use crate::{packet::Packet, tables::Tables};
 
 /// A connection was opened.
 #[inline(always)]
@@ -19,11 +16,11 @@ pub(crate) fn connection(tables: &impl Tables, service: &u32) {
 
 /// A packet got what its flow says. A masqueraded flow's packets come by twice, and count where the client is.
 #[inline(always)]
-pub(crate) fn packet(tables: &impl Tables, packet: &impl Packet, direction: u8, flow: &FlowValue) {
+pub(crate) fn packet<P: Packet>(tables: &impl Tables, packet: &P, direction: u8, flow: &FlowValue) {
     if !tables.counts_services() {
         return;
     }
-    let bytes = u64::from(packet.length().saturating_sub(ETHERNET));
+    let bytes = u64::from(packet.length().saturating_sub(P::IP));
     if flow.flags & FlowValue::FORWARD != 0 {
         tables.count_service(&flow.service, |count| {
             count.packets_in += 1;

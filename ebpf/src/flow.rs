@@ -18,11 +18,12 @@ use crate::{
     choose::dns_pod_alive,
     count, fragment,
     headers::{EthernetAddresses, Headers, protocol},
+    masquerade,
     packet::Packet,
     reject::reject,
     rewrite,
     segment::Segment,
-    tables::Tables,
+    tables::{Tables, forget},
     verdict::{Packed, Verdict},
     work::Work,
 };
@@ -77,7 +78,11 @@ pub fn follow<P: Packet, T: Tables>(
         }
     } else if work.flow.flags & FlowValue::MASQUERADE != 0 {
         cause = Cause::Masqueraded;
-        if (segment.opens || work.flow.source_port.wire() == 0)
+        let anew = segment.opens || work.flow.source_port.wire() == 0;
+        // The way back may have been evicted, and its port be another flow's by now.
+        let looks = tables.now().saturating_sub(work.flow.last_seen) > masquerade::LOOKS_EVERY;
+        forget(&mut work.keeps, !anew as u32);
+        if (anew || looks)
             && let Err(cause) = tables.masquerade(work, packet.device())
         {
             // With its own source it would be answered past this node, and the answer not be understood.

@@ -5,7 +5,7 @@ use core::mem::MaybeUninit;
 use bytemuck::{AnyBitPattern, NoUninit};
 use signpost_common::{Address, Cause};
 
-use crate::packet::{ETHERNET, Packet};
+use crate::packet::Packet;
 
 /// IP protocol numbers.
 pub mod protocol {
@@ -175,10 +175,10 @@ impl Headers {
     /// # Errors
     /// [`Cause::TooShort`], and [`Cause::IpOptions`] for IP options and extension headers other than fragment.
     #[inline(always)]
-    pub fn read(&mut self, packet: &impl Packet) -> Result<bool, Cause> {
+    pub fn read<P: Packet>(&mut self, packet: &P) -> Result<bool, Cause> {
         match packet.ethertype() {
-            IPV4 => self.read_v4(packet, ETHERNET)?,
-            IPV6 => self.read_v6(packet, ETHERNET)?,
+            IPV4 => self.read_v4(packet, P::IP)?,
+            IPV6 => self.read_v6(packet, P::IP)?,
             _ => return Ok(false),
         }
         Ok(true)
@@ -295,12 +295,15 @@ impl EthernetAddresses {
         }
     }
 
-    /// Exchanges those of a packet.
+    /// Exchanges those of a packet that has them.
     ///
     /// # Errors
     /// As loading and storing.
     #[inline(always)]
-    pub fn exchange(packet: &mut impl Packet) -> Result<(), Cause> {
+    pub fn exchange<P: Packet>(packet: &mut P) -> Result<(), Cause> {
+        if P::IP == 0 {
+            return Ok(());
+        }
         let addresses: Self = packet.load(0)?;
         packet.store(0, &addresses.exchanged())
     }

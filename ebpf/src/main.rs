@@ -16,6 +16,7 @@ mod programs {
             Maps, Skb,
             socket::{self, V4, V6},
         },
+        packet::ETHERNET,
         socket::{connect, getpeername, recvmsg, sendmsg},
         tables::Tables as _,
         verdict::spoils,
@@ -24,7 +25,7 @@ mod programs {
     /// tc ingress of a pod's host-side interface.
     #[classifier]
     pub(crate) fn from_pod(context: TcContext) -> i32 {
-        let mut skb = Skb::new(context.as_ptr().cast());
+        let mut skb = Skb::<ETHERNET>::new(context.as_ptr().cast());
         let verdict = signpost_ebpf::from_pod(&mut skb, &Maps);
         act(verdict, || skb.send_back())
     }
@@ -32,7 +33,7 @@ mod programs {
     /// tc egress of a pod's host-side interface.
     #[classifier]
     pub(crate) fn to_pod(context: TcContext) -> i32 {
-        let mut skb = Skb::new(context.as_ptr().cast());
+        let mut skb = Skb::<ETHERNET>::new(context.as_ptr().cast());
         let verdict = signpost_ebpf::to_pod(&mut skb, &Maps);
         act(verdict, || skb.send_back())
     }
@@ -40,7 +41,7 @@ mod programs {
     /// tc ingress of an uplink or a tunnel.
     #[classifier]
     pub(crate) fn from_wire(context: TcContext) -> i32 {
-        let mut skb = Skb::new(context.as_ptr().cast());
+        let mut skb = Skb::<ETHERNET>::new(context.as_ptr().cast());
         let verdict = signpost_ebpf::from_wire(&mut skb, &Maps);
         act(verdict, || skb.send_out())
     }
@@ -48,7 +49,23 @@ mod programs {
     /// tc egress of an uplink or a tunnel.
     #[classifier]
     pub(crate) fn to_wire(context: TcContext) -> i32 {
-        let mut skb = Skb::new(context.as_ptr().cast());
+        let mut skb = Skb::<ETHERNET>::new(context.as_ptr().cast());
+        let verdict = signpost_ebpf::to_wire(&mut skb, &Maps);
+        act(verdict, || skb.send_in())
+    }
+
+    /// tc ingress of an uplink or a tunnel without Ethernet headers.
+    #[classifier]
+    pub(crate) fn from_bare(context: TcContext) -> i32 {
+        let mut skb = Skb::<0>::new(context.as_ptr().cast());
+        let verdict = signpost_ebpf::from_wire(&mut skb, &Maps);
+        act(verdict, || skb.send_out())
+    }
+
+    /// tc egress of an uplink or a tunnel without Ethernet headers.
+    #[classifier]
+    pub(crate) fn to_bare(context: TcContext) -> i32 {
+        let mut skb = Skb::<0>::new(context.as_ptr().cast());
         let verdict = signpost_ebpf::to_wire(&mut skb, &Maps);
         act(verdict, || skb.send_in())
     }

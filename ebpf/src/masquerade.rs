@@ -19,6 +19,10 @@ use crate::{
 pub const FIRST_PORT: u32 = 61_000;
 const PORTS: u32 = 65_536 - FIRST_PORT;
 
+/// Nanoseconds after which a flow that is in use looks for its way back. The map may have evicted it alone: where nobody
+/// answers, only the way there is used.
+pub(crate) const LOOKS_EVERY: u64 = 1_000_000_000;
+
 /// How many ports are tried.
 const TRIES: u32 = 32;
 /// The unit of [`Work::over_for`], in nanoseconds: it counts to 71 minutes.
@@ -33,6 +37,8 @@ pub(crate) fn random_port(tables: &impl Tables) -> u16 {
 /// Gives the masqueraded flow in the working memory its source, and records its way back. A flow that has one keeps
 /// it: the connection that its SYN opens is then as new as any.
 ///
+/// With `work.keeps` the flow is in use. It goes on as it is, unless its way back is another flow's by now.
+///
 /// Which port, the flow's hash says at first, so that two packets that come at once find the same; then chance. A port
 /// whose connection is over is taken where no other is found, the one that has been over for longest.
 ///
@@ -40,6 +46,9 @@ pub(crate) fn random_port(tables: &impl Tables) -> u16 {
 /// [`Cause::NoMasqueradeAddress`], [`Cause::PortsExhausted`], [`Cause::FlowNotRecorded`].
 #[inline(always)]
 pub fn complete<T: Tables>(tables: &T, work: &mut Work, device: u32) -> Result<(), Cause> {
+    if recall(&work.keeps) != 0 && has_way_back(tables, work) {
+        return Ok(());
+    }
     let v4 = work.flow.destination.is_v4();
     let mut address = address_of(tables, device, v4);
     if address.same(&Address::UNSPECIFIED) {
@@ -90,6 +99,19 @@ fn address_of(tables: &impl Tables, device: u32, v4: bool) -> Address {
         Some(device) if v4 => device.v4,
         Some(device) => device.v6,
         None => Address::UNSPECIFIED,
+    }
+}
+
+/// Whether the way back of a flow that is in use is there, or could be put there again.
+#[inline(always)]
+fn has_way_back(tables: &impl Tables, work: &mut Work) -> bool {
+    write_back(work);
+    let port = work.flow.source_port.get();
+    set_port(work, port);
+    match tables.insert_flow(&work.back_key, &work.back, false) {
+        Ok(()) => true,
+        Err(NotInserted::Refused) => false,
+        Err(NotInserted::Exists) => is_own(tables, work),
     }
 }
 

@@ -1,11 +1,11 @@
-//! A packet, wherever it is. Offsets count from the first byte of the Ethernet header.
+//! A packet, wherever it is. Offsets count from its first byte, where most interfaces have an Ethernet header.
 
 use bytemuck::{AnyBitPattern, NoUninit};
 use signpost_common::Cause;
 
 use crate::sum::Sum;
 
-/// Length of the Ethernet header, and so where the IP header begins.
+/// Length of the Ethernet header.
 pub const ETHERNET: u32 = 14;
 
 /// Bytes before an Ethernet header that align what follows it (the kernel's `NET_IP_ALIGN`).
@@ -25,6 +25,9 @@ pub enum Part {
 /// What the programs ask of a packet. Everything that changes it may fail and then leaves the packet in an unknown
 /// state, which [`Cause::HelperFailed`] says.
 pub trait Packet {
+    /// Where the IP header begins: [`ETHERNET`], or 0 at interfaces without such a header.
+    const IP: u32;
+
     /// The Ethernet type, such as 0x0800.
     fn ethertype(&self) -> u16;
 
@@ -34,7 +37,7 @@ pub trait Packet {
     /// Whether the packet is for this machine, by its Ethernet address: others see it as well where a switch floods it.
     fn is_for_host(&self) -> bool;
 
-    /// Bytes of the whole packet, Ethernet header included.
+    /// Bytes of the whole packet, an Ethernet header included.
     fn length(&self) -> u32;
 
     /// Reads a value at an offset.
@@ -85,11 +88,11 @@ pub trait Packet {
     /// [`Cause::HelperFailed`] where there is no room.
     fn set_length(&mut self, length: u32) -> Result<(), Cause>;
 
-    /// Makes room for so many bytes behind the Ethernet header.
+    /// Makes room for so many bytes before the IP header.
     ///
     /// # Errors
     /// [`Cause::HelperFailed`] where there is no room.
-    fn insert_behind_ethernet(&mut self, bytes: u32) -> Result<(), Cause>;
+    fn insert_before_ip(&mut self, bytes: u32) -> Result<(), Cause>;
 
     /// Changes the transport checksum at an offset by a difference. `udp` keeps a zero field zero, which says that
     /// there is no checksum (RFC 768), and never makes one.

@@ -5,7 +5,7 @@ use signpost_common::Cause;
 
 use crate::{
     headers::{EthernetAddresses, Headers, Ipv4Header, Ipv6Header, protocol},
-    packet::{ETHERNET, Packet},
+    packet::Packet,
     sum::Sum,
     verdict::{Packed, Verdict},
 };
@@ -82,10 +82,10 @@ fn v4<P: Packet, const QUOTE: usize>(packet: &mut P, headers: &Headers) -> Resul
 where
     [u32; QUOTE]: AnyBitPattern,
 {
-    let quote: [u32; QUOTE] = packet.load(ETHERNET)?;
+    let quote: [u32; QUOTE] = packet.load(P::IP)?;
     let quoted_length = 4 * QUOTE as u32;
-    packet.set_length(ETHERNET + quoted_length)?;
-    packet.insert_behind_ethernet(size_of::<V4Error>() as u32)?;
+    packet.set_length(P::IP + quoted_length)?;
+    packet.insert_before_ip(size_of::<V4Error>() as u32)?;
     let mut icmp = IcmpHeader {
         kind: 3,
         code: 3,
@@ -108,7 +108,7 @@ where
         destination: headers.source.words()[3],
     };
     ip.checksum = !sum(&bytemuck::cast::<Ipv4Header, [u32; 5]>(ip)).fold();
-    packet.store(ETHERNET, &V4Error { ip, icmp })?;
+    packet.store(P::IP, &V4Error { ip, icmp })?;
     EthernetAddresses::exchange(packet)?;
     Ok(Verdict::SendBack(Cause::NoEndpointsRejected))
 }
@@ -119,10 +119,10 @@ fn v6<P: Packet, const QUOTE: usize>(packet: &mut P, headers: &Headers) -> Resul
 where
     [u32; QUOTE]: AnyBitPattern,
 {
-    let quote: [u32; QUOTE] = packet.load(ETHERNET)?;
+    let quote: [u32; QUOTE] = packet.load(P::IP)?;
     let quoted_length = 4 * QUOTE as u32;
-    packet.set_length(ETHERNET + quoted_length)?;
-    packet.insert_behind_ethernet(size_of::<V6Error>() as u32)?;
+    packet.set_length(P::IP + quoted_length)?;
+    packet.insert_before_ip(size_of::<V6Error>() as u32)?;
     let length = (size_of::<IcmpHeader>() as u16 + quoted_length as u16).to_be();
     let mut icmp = IcmpHeader {
         kind: 1,
@@ -145,7 +145,7 @@ where
         source: headers.destination.words(),
         destination: headers.source.words(),
     };
-    packet.store(ETHERNET, &V6Error { ip, icmp })?;
+    packet.store(P::IP, &V6Error { ip, icmp })?;
     EthernetAddresses::exchange(packet)?;
     Ok(Verdict::SendBack(Cause::NoEndpointsRejected))
 }

@@ -41,6 +41,8 @@ pub struct Work {
     pub(crate) again: u32,
     /// The client stays with the backend in `slot`: 0 or 1.
     pub(crate) stays: u32,
+    /// The masqueraded flow is looked at only, and goes on as it is where it can: 0 or 1.
+    pub(crate) keeps: u32,
     /// A port that can be had where there is no free one, and how long its connection has been over.
     pub(crate) second_best: u32,
     pub(crate) over_for: u32,
@@ -77,6 +79,7 @@ impl Work {
         clashes: 0,
         again: 0,
         stays: 0,
+        keeps: 0,
         second_best: 0,
         over_for: 0,
     };

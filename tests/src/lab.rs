@@ -33,6 +33,7 @@ pub mod pod;
 pub mod probe;
 pub mod process;
 pub mod programs;
+pub mod raw;
 pub mod server;
 pub mod sockets;
 pub mod upstream;

@@ -470,9 +470,9 @@ impl Kernel for Pinned {
 impl AtInterfaces for EbpfDataplane {
     fn attach(&mut self, interface: &Interface) -> anyhow::Result<()> {
         ensure!(
-            interface.ethernet,
-            "interface {}: its packets have no Ethernet header, which the programs need; NodePorts and masqueraded \
-             Services do not work over it",
+            interface.place == Place::Bare || interface.ethernet,
+            "interface {}: its packets begin neither with an Ethernet header nor with the IP header, one of which the \
+             programs need; NodePorts and masqueraded Services do not work over it",
             interface.name
         );
         let Addresses { v4, v6 } = interface.addresses;
@@ -480,6 +480,7 @@ impl AtInterfaces for EbpfDataplane {
         match interface.place {
             Place::Pod => Self::attach(self, interface.index, &interface.name),
             Place::Wire => self.attach_wire(interface.index, &interface.name),
+            Place::Bare => self.attach_bare(interface.index, &interface.name),
         }
     }
 

@@ -170,6 +170,15 @@ impl EbpfDataplane {
             .attach(&self.pins, &mut self.programs, ifindex, name, Place::Wire)
     }
 
+    /// Attaches the programs to an uplink or a tunnel whose packets begin with the IP header, likewise.
+    ///
+    /// # Errors
+    /// As [`EbpfDataplane::attach_wire`].
+    pub fn attach_bare(&mut self, ifindex: u32, name: &str) -> anyhow::Result<()> {
+        self.attacher
+            .attach(&self.pins, &mut self.programs, ifindex, name, Place::Bare)
+    }
+
     /// Says which addresses masqueraded packets get when they leave by an interface, or by those without one of the
     /// family ([`DeviceValue::ANY`]).
     ///

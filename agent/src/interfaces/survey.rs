@@ -13,6 +13,18 @@ use netlink_packet_route::{
 
 use super::{Interface, Patterns, Place};
 
+/// Kinds of interfaces whose packets begin with the IP header.
+const BARE: [LinkLayerType; 8] = [
+    LinkLayerType::None,
+    LinkLayerType::Rawip,
+    LinkLayerType::Ppp,
+    LinkLayerType::Tunnel,
+    LinkLayerType::Tunnel6,
+    LinkLayerType::Sit,
+    LinkLayerType::Ipgre,
+    LinkLayerType::Ip6gre,
+];
+
 /// An interface, as far as it matters.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Link {
@@ -24,6 +36,8 @@ pub(super) struct Link {
     /// Its other end is in another network namespace.
     elsewhere: bool,
     ethernet: bool,
+    /// Its packets begin with the IP header.
+    bare: bool,
     up: bool,
     loopback: bool,
 }
@@ -58,7 +72,7 @@ pub(super) fn survey(
         let place = if pods.contains(&link.index) {
             Place::Pod
         } else if link.is_wire(own(link.index), &bridges, patterns) {
-            Place::Wire
+            if link.bare { Place::Bare } else { Place::Wire }
         } else {
             return None;
         };
@@ -87,9 +101,11 @@ impl Link {
     /// From the kernel's message.
     pub(super) fn of(message: &LinkMessage) -> Self {
         let flags = message.header.flags;
+        let layer = message.header.link_layer_type;
         let mut link = Self {
             index: message.header.index,
-            ethernet: message.header.link_layer_type == LinkLayerType::Ether,
+            ethernet: layer == LinkLayerType::Ether,
+            bare: BARE.contains(&layer),
             up: flags.contains(LinkFlags::Up),
             loopback: flags.contains(LinkFlags::Loopback),
             ..Self::default()
@@ -119,7 +135,9 @@ impl Link {
     }
 
     /// An uplink or a tunnel: what the operator names; else what carries an address that other machines know, or
-    /// packets of other nodes. The bridge of this node's pods carries one too, but their packets only.
+    /// packets of other nodes. The bridge of this node's pods carries one too, but what comes from other machines
+    /// enters by another port of it. An uplink needs no address of its own (unnumbered, with the node's address at the
+    /// loopback); the ports of a bond or of another bridge are seen at that.
     fn is_wire(&self, own: Addresses, bridges: &BTreeSet<u32>, patterns: &Patterns) -> bool {
         if !patterns.wires.is_empty() {
             return super::matches_any(&patterns.wires, &self.name);
@@ -129,7 +147,19 @@ impl Link {
             && !self.loopback
             && !matches!(self.kind, Some(InfoKind::Dummy))
             && !bridges.contains(&self.index)
-            && (has_address || self.is_tunnel())
+            && (has_address || self.is_tunnel() || self.is_unnumbered(bridges))
+    }
+
+    /// A device of its own or a bundle of such, without an address.
+    fn is_unnumbered(&self, bridges: &BTreeSet<u32>) -> bool {
+        let is_uplink = match &self.kind {
+            None => true,
+            Some(kind) => matches!(kind, InfoKind::Bond | InfoKind::Vlan),
+        };
+        let is_seen_elsewhere = self
+            .controller
+            .is_some_and(|controller| !bridges.contains(&controller));
+        self.ethernet && is_uplink && !is_seen_elsewhere
     }
 
     fn is_tunnel(&self) -> bool {
@@ -211,7 +241,16 @@ mod tests {
         }
     }
 
-    /// A node with an uplink, a bridge with a pod, a tunnel, a dummy that carries an address, and a port without one.
+    fn bare(link: Link) -> Link {
+        Link {
+            ethernet: false,
+            bare: true,
+            ..link
+        }
+    }
+
+    /// A node with an uplink, a bridge with a pod, tunnels, a dummy that carries an address, a bond without one, and
+    /// ports of the bond and of the bridge.
     fn node() -> (Vec<Link>, BTreeMap<u32, Addresses>) {
         let links = vec![
             Link {
@@ -233,11 +272,24 @@ mod tests {
             link(7, "eth1", InfoKind::Bond),
             Link {
                 up: false,
-                ethernet: false,
-                ..link(8, "tunl0", InfoKind::IpIp)
+                ..bare(link(8, "tunl0", InfoKind::IpIp))
+            },
+            bare(link(9, "wg0", InfoKind::Wireguard)),
+            bare(link(10, "tun0", InfoKind::Tun)),
+            bare(link(11, "tun1", InfoKind::Tun)),
+            Link {
+                controller: Some(7),
+                kind: None,
+                ..link(12, "eth2", InfoKind::Bond)
+            },
+            Link {
+                controller: Some(3),
+                kind: None,
+                ..link(13, "eth3", InfoKind::Bond)
             },
         ];
-        (links, BTreeMap::from([(2, NODE), (3, BRIDGE), (6, NODE)]))
+        let addresses = [(2, NODE), (3, BRIDGE), (6, NODE), (10, NODE)];
+        (links, BTreeMap::from(addresses))
     }
 
     fn found(patterns: &Patterns) -> Vec<(u32, Place, Addresses)> {
@@ -264,6 +316,11 @@ mod tests {
                 // A bridge's port has the bridge's address, as its packets would leave by the bridge.
                 (4, Place::Pod, BRIDGE),
                 (5, Place::Wire, Addresses::default()),
+                (7, Place::Wire, Addresses::default()),
+                (9, Place::Bare, Addresses::default()),
+                (10, Place::Bare, NODE),
+                // The pods' bridge goes out by it.
+                (13, Place::Wire, BRIDGE),
             ]
         );
     }

@@ -45,7 +45,7 @@ mod programs {
     /// Sends every DNS question over IPv4 back as it is: only addresses and ports are exchanged.
     #[classifier]
     pub(crate) fn echo(context: TcContext) -> i32 {
-        let mut skb = Skb::new(context.as_ptr().cast());
+        let mut skb = Skb::<ETHERNET>::new(context.as_ptr().cast());
         match exchange(&mut skb) {
             Ok(true) => skb.send_back(),
             _ => TC_ACT_UNSPEC,
@@ -64,7 +64,7 @@ mod programs {
     pub(crate) fn again(context: TcContext) -> i32 {
         // SAFETY: it has no arguments.
         let ended = unsafe { bpf_ktime_get_ns() };
-        let mut skb = Skb::new(context.as_ptr().cast());
+        let mut skb = Skb::<ETHERNET>::new(context.as_ptr().cast());
         if restore(&mut skb, ended).is_ok() {
             // SAFETY: it only comes back where there is no such program.
             let _ = unsafe { SUBJECT.tail_call(&context, 0) };

@@ -31,6 +31,8 @@ impl Frame {
 }
 
 impl Packet for Frame {
+    const IP: u32 = ETHERNET;
+
     fn ethertype(&self) -> u16 {
         self.slice(12, 2)
             .map_or(0, |bytes| u16::from_be_bytes([bytes[0], bytes[1]]))
@@ -96,7 +98,7 @@ impl Packet for Frame {
         Ok(())
     }
 
-    fn insert_behind_ethernet(&mut self, bytes: u32) -> Result<(), Cause> {
+    fn insert_before_ip(&mut self, bytes: u32) -> Result<(), Cause> {
         let at = ETHERNET as usize;
         self.0
             .splice(at..at, std::iter::repeat_n(0, bytes as usize));

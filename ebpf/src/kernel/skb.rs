@@ -16,7 +16,7 @@ use bytemuck::{AnyBitPattern, NoUninit};
 use signpost_common::Cause;
 
 use crate::{
-    packet::{PAD, Packet, Part},
+    packet::{ETHERNET, PAD, Packet, Part},
     sum::Sum,
 };
 
@@ -26,11 +26,11 @@ const PACKET_HOST: u32 = 0;
 /// The last offset at which the packet is read directly: the verifier wants one that cannot overflow.
 const PEEKED: u32 = 511;
 
-/// An skb at a tc hook.
+/// An skb at a tc hook, whose IP header begins at this byte.
 #[repr(transparent)]
-pub struct Skb(*mut __sk_buff);
+pub struct Skb<const IP: u32 = ETHERNET>(*mut __sk_buff);
 
-impl Skb {
+impl<const IP: u32> Skb<IP> {
     /// From the context of a tc program.
     #[inline(always)]
     pub const fn new(skb: *mut __sk_buff) -> Self {
@@ -85,7 +85,9 @@ impl Skb {
     }
 }
 
-impl Packet for Skb {
+impl<const IP: u32> Packet for Skb<IP> {
+    const IP: u32 = IP;
+
     #[inline(always)]
     fn ethertype(&self) -> u16 {
         // SAFETY: the context is valid while the program runs.
@@ -228,7 +230,7 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
-    fn insert_behind_ethernet(&mut self, bytes: u32) -> Result<(), Cause> {
+    fn insert_before_ip(&mut self, bytes: u32) -> Result<(), Cause> {
         // SAFETY: the context is valid while the program runs.
         done(unsafe { bpf_skb_adjust_room(self.0, bytes as i32, BPF_ADJ_ROOM_MAC, 0) })
     }

@@ -14,6 +14,8 @@ use nix::sys::socket::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::raw;
+
 /// What came of many attempts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Load {
@@ -196,6 +198,18 @@ impl Datagrams {
     /// Where no answer comes in time, or not to this datagram.
     pub fn ask(&self, payload: &[u8]) -> anyhow::Result<String> {
         self.0.send(payload)?;
+        let mut buffer = vec![0; 65_536];
+        let length = self.0.recv(&mut buffer)?;
+        named(&buffer[..length], payload)
+    }
+
+    /// Sends a datagram in fragments, the last one first, past the socket, and gives the name of who sent it back to
+    /// the socket.
+    ///
+    /// # Errors
+    /// As [`Datagrams::ask`].
+    pub fn ask_in_reverse(&self, payload: &[u8]) -> anyhow::Result<String> {
+        raw::send_in_reverse(self.0.local_addr()?, self.0.peer_addr()?, payload)?;
         let mut buffer = vec![0; 65_536];
         let length = self.0.recv(&mut buffer)?;
         named(&buffer[..length], payload)

@@ -87,7 +87,7 @@ fn an_interface_has_the_programs_of_one_place() {
                 assert_eq!(links, of_wire);
             }
             dataplane.detach(veth0).unwrap();
-            assert_eq!(Program::ALL.map(|p| link(&instance, veth0, p)), [None; 4]);
+            assert_eq!(Program::ALL.map(|p| link(&instance, veth0, p)), [None; 6]);
         }
     })
     .unwrap();

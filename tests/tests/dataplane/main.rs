@@ -6,6 +6,7 @@
 )]
 
 mod attaching;
+mod bare;
 mod following;
 mod sweeping;
 mod volume;

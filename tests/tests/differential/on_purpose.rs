@@ -71,6 +71,18 @@ pub(crate) const ON_PURPOSE: &[Difference] = &[
         },
     },
     Difference {
+        why: "a datagram of a connected socket of the host to an address that no Service has vanishes: sockets are \
+              connected without a packet, to learn the source address that there would be; kube-proxy's rule keeps it \
+              from leaving, which says EPERM",
+        instead: |look, kube_proxy| {
+            (look.is_of_host()
+                && look.protocol == Protocol::Udp
+                && *kube_proxy == Observed::Denied
+                && look.case.target.at == At::Unallocated)
+                .then_some(Observed::Silence)
+        },
+    },
+    Difference {
         why: "a process of the host whose connection is dropped is told at once that nobody will answer",
         instead: |look, kube_proxy| {
             (look.is_of_host()

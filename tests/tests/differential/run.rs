@@ -14,7 +14,7 @@ use crate::{
     addresses::Slot,
     objects::{self, Objects},
     on_purpose,
-    place::{Client, Family, Node, THE_WORLD},
+    place::{Client, Family, Node},
     scenario::{At, Case, Expect, Observed, Scenario, Source},
     sync::{Marker, with_logs},
     world::{Provider, Worlds},
@@ -227,12 +227,6 @@ impl Look<'_> {
                 service.name == self.case.target.service
                     && labels.any(|(label, _)| label.ends_with("/service-proxy-name"))
             })
-    }
-
-    /// Whether no node took a packet, and the world beyond answered.
-    pub(crate) fn has_left(&self, provider: Provider) -> bool {
-        let mut seen = self.seen[&provider].iter();
-        seen.any(|seen| matches!(seen, Observed::Answer { by, .. } if by == THE_WORLD))
     }
 
     /// Whether a provider showed what it must.

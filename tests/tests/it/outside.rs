@@ -82,6 +82,28 @@ fn long_datagram(outside: &Outside, address: SocketAddr) -> anyhow::Result<Strin
         .run(|| Datagrams::to(address, PATIENCE)?.ask(&payload))?
 }
 
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn fragments_from_outside_may_come_in_another_order() -> anyhow::Result<()> {
+    for node in ["one", "two"] {
+        let mut small = Small::two(Cni::Routed)?;
+        let outside = outside(&small.lab)?;
+        small.server("web", node, "server")?;
+        service(&small, &json!({}))?;
+        for address in ways_in(&small)? {
+            answered_by(&outside, address, "default/server")?;
+            let payload: Vec<u8> = (0..8192_u32).map(|n| (n % 251) as u8).collect();
+            outside.namespace().run(|| {
+                let datagrams = Datagrams::to(address, PATIENCE)?;
+                anyhow::ensure!(datagrams.ask(&payload)? == "default/server");
+                anyhow::ensure!(datagrams.ask_in_reverse(&payload)? == "default/server");
+                Ok(())
+            })??;
+        }
+    }
+    Ok(())
+}
+
 /// With offload and without, routed and bridged: every packet that anybody sees has right checksums.
 #[test]
 #[ignore = "needs root: cargo xtask test"]

@@ -88,6 +88,29 @@ fn datagrams_larger_than_a_packet_arrive_whole() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Of the first datagram the client's interface learns where such go; then their fragments may come in any order.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn fragments_may_come_in_another_order() -> anyhow::Result<()> {
+    for cni in CNIS {
+        let mut small = Small::two(cni)?;
+        let client = small.client("one", "client")?;
+        small.server("web", "two", "server")?;
+        let vip = small.service("web")?;
+        answering(&client, vip)?;
+        for address in vip.both() {
+            let payload: Vec<u8> = (0..8192_u32).map(|n| (n % 251) as u8).collect();
+            client.run(|| {
+                let datagrams = Datagrams::to(address, PATIENCE)?;
+                anyhow::ensure!(datagrams.ask(&payload)? == "default/server");
+                anyhow::ensure!(datagrams.ask_in_reverse(&payload)? == "default/server");
+                Ok(())
+            })??;
+        }
+    }
+    Ok(())
+}
+
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn one_client_port_reaches_two_services_that_share_a_backend() -> anyhow::Result<()> {

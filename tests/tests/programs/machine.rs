@@ -24,10 +24,19 @@ pub(crate) enum Program {
     ToPod,
     FromWire,
     ToWire,
+    FromBare,
+    ToBare,
 }
 
 impl Program {
-    pub(crate) const ALL: [Self; 4] = [Self::FromPod, Self::ToPod, Self::FromWire, Self::ToWire];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::FromPod,
+        Self::ToPod,
+        Self::FromWire,
+        Self::ToWire,
+        Self::FromBare,
+        Self::ToBare,
+    ];
 }
 
 /// What a program did with a packet.
@@ -191,8 +200,9 @@ fn on_host(tables: &Memory, program: Program, packet: &[u8]) -> Done {
     let verdict = match program {
         Program::FromPod => signpost_ebpf::from_pod(&mut frame, tables),
         Program::ToPod => signpost_ebpf::to_pod(&mut frame, tables),
-        Program::FromWire => signpost_ebpf::from_wire(&mut frame, tables),
-        Program::ToWire => signpost_ebpf::to_wire(&mut frame, tables),
+        // The host has no packets without an Ethernet header.
+        Program::FromWire | Program::FromBare => signpost_ebpf::from_wire(&mut frame, tables),
+        Program::ToWire | Program::ToBare => signpost_ebpf::to_wire(&mut frame, tables),
     };
     let (action, cause) = match verdict {
         Ok(Verdict::Continue) => (Action::Continue, None),

@@ -15,6 +15,7 @@ mod machine;
 mod no_endpoints;
 mod node_answers;
 mod packets;
+mod pressure;
 mod sctp;
 mod sockets;
 mod times;

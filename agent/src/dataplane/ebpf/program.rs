@@ -36,18 +36,30 @@ pub enum Program {
     FromWire,
     /// What goes to other machines.
     ToWire,
+    /// What comes from other machines without an Ethernet header.
+    FromBare,
+    /// What goes to other machines without one.
+    ToBare,
 }
 
 impl Program {
     /// All of them, in the order in which they are attached: what arrives may only be translated where what leaves is
     /// translated back.
-    pub const ALL: [Self; 4] = [Self::ToPod, Self::ToWire, Self::FromPod, Self::FromWire];
+    pub const ALL: [Self; 6] = [
+        Self::ToPod,
+        Self::ToWire,
+        Self::ToBare,
+        Self::FromPod,
+        Self::FromWire,
+        Self::FromBare,
+    ];
 
     /// Those of an interface, in the same order.
     pub const fn of(place: Place) -> [Self; 2] {
         match place {
             Place::Pod => [Self::ToPod, Self::FromPod],
             Place::Wire => [Self::ToWire, Self::FromWire],
+            Place::Bare => [Self::ToBare, Self::FromBare],
         }
     }
 
@@ -58,6 +70,8 @@ impl Program {
             Self::ToPod => program::TO_POD,
             Self::FromWire => program::FROM_WIRE,
             Self::ToWire => program::TO_WIRE,
+            Self::FromBare => program::FROM_BARE,
+            Self::ToBare => program::TO_BARE,
         }
     }
 
@@ -69,16 +83,16 @@ impl Program {
     /// Where it runs: packets from the pod come in at its host-side interface.
     pub const fn side(self) -> Side {
         match self {
-            Self::FromPod | Self::FromWire => Side::Ingress,
-            Self::ToPod | Self::ToWire => Side::Egress,
+            Self::FromPod | Self::FromWire | Self::FromBare => Side::Ingress,
+            Self::ToPod | Self::ToWire | Self::ToBare => Side::Egress,
         }
     }
 
     /// The same for aya.
     pub const fn attach_type(self) -> TcAttachType {
         match self {
-            Self::FromPod | Self::FromWire => TcAttachType::Ingress,
-            Self::ToPod | Self::ToWire => TcAttachType::Egress,
+            Self::FromPod | Self::FromWire | Self::FromBare => TcAttachType::Ingress,
+            Self::ToPod | Self::ToWire | Self::ToBare => TcAttachType::Egress,
         }
     }
 }

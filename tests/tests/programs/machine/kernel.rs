@@ -281,6 +281,8 @@ fn classifier(object: &mut Ebpf, program: Program) -> &mut SchedClassifier {
         Program::ToPod => program::TO_POD,
         Program::FromWire => program::FROM_WIRE,
         Program::ToWire => program::TO_WIRE,
+        Program::FromBare => program::FROM_BARE,
+        Program::ToBare => program::TO_BARE,
     };
     object
         .program_mut(name)

@@ -14,6 +14,7 @@ use crate::{
     icmp::Message,
     machine::{Action, Machine, scenes},
     packets::{Family, Protocol, Segment, first, frame, later},
+    world::SECOND,
 };
 
 fn the_cluster_policy_masquerades(machine: &mut Machine, family: Family, protocol: Protocol) {
@@ -364,6 +365,58 @@ fn a_flow_keeps_its_port_when_the_other_pair_is_evicted(
     }
 }
 
+/// Of a flow that nobody answers only the way there is used, so that its way back may be evicted alone. Its port is then
+/// free for others.
+fn a_way_back_that_was_evicted(machine: &mut Machine, family: Family, protocol: Protocol) {
+    for at in [Where::Here, Where::Far] {
+        for taken in [false, true] {
+            machine.load(world(family, protocol, at));
+            let there = first(protocol, client(family), asked(family));
+            let seen = masqueraded(machine, family, at, &there);
+            let (mut back, mut others): (Vec<_>, Vec<_>) = machine
+                .flows()
+                .into_iter()
+                .partition(|(key, _)| key.destination == seen.ip().into());
+            let (key, mut of_another) = back.pop().expect("there is a way back");
+            assert!(back.is_empty());
+            of_another.destination = family.outside(200).into();
+            for (_, value) in &mut others {
+                value.last_seen -= 2 * SECOND;
+            }
+            if taken {
+                others.push((key, of_another));
+            }
+            machine.set_flows(others);
+            let more = later(protocol, client(family), asked(family));
+            let inside = more.to(at.backend(family));
+            machine
+                .wire_brings(&more.frame())
+                .continues_as(&inside.frame(), &[Cause::Translated]);
+            let left = at.leave(machine, &inside.frame());
+            let now = SocketAddr::new(seen.ip(), source_port(&left.packet, &more));
+            left.continues_as(&inside.from(now).frame(), &[Cause::Masqueraded]);
+            assert_eq!(now != seen, taken);
+            answered(
+                machine,
+                family,
+                protocol,
+                at,
+                now,
+                client(family),
+                asked(family),
+            );
+            if taken {
+                let flows = machine.flows();
+                let found = flows.iter().find(|(other, _)| *other == key);
+                assert_eq!(
+                    found.expect("it stays").1.destination,
+                    of_another.destination
+                );
+            }
+        }
+    }
+}
+
 fn a_connection_that_is_opened_anew_is_as_new_as_any(machine: &mut Machine, family: Family) {
     let protocol = Protocol::Tcp;
     for at in [Where::Here, Where::Far] {
@@ -384,6 +437,7 @@ fn a_connection_that_is_opened_anew_is_as_new_as_any(machine: &mut Machine, fami
 }
 
 scenes! { family, protocol:
+    a_way_back_that_was_evicted,
     the_cluster_policy_masquerades,
     clients_do_not_get_each_others_answers,
     all_of_a_pods_traffic_to_cluster_ips_may_be_masqueraded,
