@@ -1,5 +1,6 @@
 //! Signpost on a cluster with a real API server. Needs Go, which builds it.
 
+mod balancers;
 mod changes;
 mod manifests;
 mod story;
