@@ -143,11 +143,12 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
     });
     let zone = desired.zone().config().clone();
     let root = config.instance.bpffs_root.clone();
+    let found = takeover::at_start(&root);
     let handover = Handover {
-        takeover: takeover::at_start(&root),
+        takeover: found.takeover,
         drain: drain::is_on(&root),
     };
-    let dataplane = EbpfDataplane::open(EbpfConfig {
+    let mut dataplane = EbpfDataplane::open(EbpfConfig {
         pin_root: config.instance.bpffs_root.clone(),
         domain: zone.domain.clone(),
         ttl: zone.ttl,
@@ -158,6 +159,7 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
         count_services: config.count_services,
         cgroup_root: config.cgroup_root.clone().or_else(find_cgroup_root),
     })?;
+    dataplane.keep_clear(&found)?;
     let dns_alive = dataplane.dns_alive_fd()?.try_clone_to_owned()?;
     let feed = Feed::new(hello(&zone), Some(dns_alive));
     let socket = config.run_folder.join(feed::SOCKET);

@@ -24,6 +24,7 @@ use self::{
     program::Programs,
     stranded::Stranded,
     tables::{Clocks, Devices, DnsAlive, KernelTables, Tables},
+    takeover::AtStart,
 };
 use super::{Dataplane, Handover, Report, Update};
 use crate::{interfaces::Place, zone::Name};
@@ -236,6 +237,15 @@ impl EbpfDataplane {
         counts::read(&self.tables).context("cannot read what service ports are used")
     }
 
+    /// Keeps clear of what another proxy's connections have. Before programs are attached.
+    ///
+    /// # Errors
+    /// Where the maps cannot be read.
+    pub fn keep_clear(&mut self, of: &AtStart) -> anyhow::Result<()> {
+        takeover::keep_ports(&mut self.tables, &of.entries, now()?)
+            .context("cannot keep the ports of another proxy's connections")
+    }
+
     /// How full each map is.
     pub fn pressure(&self) -> Vec<Pressure> {
         let mut pressure = self.differ.pressure();
@@ -293,7 +303,8 @@ impl Dataplane for EbpfDataplane {
             report.deleted += drain::leave_datagrams(&mut self.tables)
                 .context("cannot leave flows to the other proxy")?;
         }
-        self.swept = sweep::sweep(&mut self.tables, now).context("cannot sweep the flows")?;
+        self.swept =
+            sweep::sweep(&mut self.tables, now, self.draining).context("cannot sweep the flows")?;
         report.deleted += self.swept.deleted;
         match self.abandoned.sweep(&mut self.tables) {
             Ok(deleted) => report.deleted += deleted,

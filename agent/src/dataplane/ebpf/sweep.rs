@@ -11,6 +11,8 @@ use super::{
 
 /// A closed TCP connection or SCTP association, as all that is said of TCP: late segments are still translated.
 const TCP_CLOSED: Duration = Duration::from_secs(10);
+/// The same while another proxy takes over, which may give the same port of the node to a connection of its own.
+const TCP_CLOSED_DRAINING: Duration = Duration::from_secs(1);
 /// A TCP connection of which only one side said that it is done (kube-proxy's `tcpCloseWaitTimeout`).
 const TCP_HALF_CLOSED: Duration = Duration::from_secs(3600);
 /// A TCP connection (kube-proxy's `tcpEstablishedTimeout`).
@@ -57,7 +59,12 @@ impl Left {
 ///
 /// # Errors
 /// Where the maps cannot be read or changed.
-pub(super) fn sweep(tables: &mut KernelTables, now: u64) -> io::Result<Left> {
+pub(super) fn sweep(tables: &mut KernelTables, now: u64, draining: bool) -> io::Result<Left> {
+    let closed = if draining {
+        TCP_CLOSED_DRAINING
+    } else {
+        TCP_CLOSED
+    };
     let mut left = Left::default();
     let flows = tables.map::<Flows>()?;
     let mut expired: Vec<FlowKey> = Vec::new();
@@ -65,11 +72,11 @@ pub(super) fn sweep(tables: &mut KernelTables, now: u64) -> io::Result<Left> {
         left.flows += keys.len();
         for (key, value) in keys.iter().zip(values) {
             // Most entries are in use, and then the other one of the pair need not be asked.
-            if idle(value.last_seen, now) < shortest(key.protocol) {
+            if idle(value.last_seen, now) < shortest(key.protocol, closed) {
                 continue;
             }
             let other = sys::lookup(flows, &opposite(key, value))?;
-            if is_expired(key, value, other.as_ref(), now) {
+            if is_expired(key, value, other.as_ref(), now, closed) {
                 expired.push(*key);
             }
         }
@@ -99,16 +106,22 @@ fn opposite(key: &FlowKey, value: &FlowValue) -> FlowKey {
 
 /// A pair expires together: the side that was used last keeps both. An entry whose other one is gone, or belongs to
 /// another flow by now, stands alone.
-fn is_expired(key: &FlowKey, value: &FlowValue, other: Option<&FlowValue>, now: u64) -> bool {
+fn is_expired(
+    key: &FlowKey,
+    value: &FlowValue,
+    other: Option<&FlowValue>,
+    now: u64,
+    closed: Duration,
+) -> bool {
     let other = other.filter(|other| opposite(&opposite(key, value), other) == *key);
     let last_seen = value
         .last_seen
         .max(other.map_or(0, |other| other.last_seen));
     let other_flags = other.map_or(0, |other| other.flags);
-    idle(last_seen, now) >= timeout(key.protocol, value.flags, other_flags)
+    idle(last_seen, now) >= timeout(key.protocol, value.flags, other_flags, closed)
 }
 
-fn timeout(protocol: u8, flags: u32, other: u32) -> Duration {
+fn timeout(protocol: u8, flags: u32, other: u32, closed: Duration) -> Duration {
     let either = flags | other;
     if protocol == UDP {
         let both = flags & other;
@@ -119,7 +132,7 @@ fn timeout(protocol: u8, flags: u32, other: u32) -> Duration {
         };
     }
     if is_closed(flags, other) {
-        TCP_CLOSED
+        closed
     } else if either & FlowValue::ESTABLISHED == 0 {
         TCP_OPENING
     } else if either & FlowValue::FIN != 0 {
@@ -134,11 +147,11 @@ pub(super) const fn is_closed(flags: u32, other: u32) -> bool {
     (flags | other) & FlowValue::RESET != 0 || flags & other & FlowValue::FIN != 0
 }
 
-fn shortest(protocol: u8) -> Duration {
+fn shortest(protocol: u8, closed: Duration) -> Duration {
     if protocol == UDP {
         UDP_UNANSWERED
     } else {
-        TCP_CLOSED
+        closed
     }
 }
 
@@ -205,8 +218,8 @@ mod tests {
         let [(forward_key, forward), (back_key, back)] = pair(protocol, ages, flags);
         assert_eq!(opposite(&forward_key, &forward), back_key);
         assert_eq!(opposite(&back_key, &back), forward_key);
-        let one = is_expired(&forward_key, &forward, Some(&back), NOW);
-        let other = is_expired(&back_key, &back, Some(&forward), NOW);
+        let one = is_expired(&forward_key, &forward, Some(&back), NOW, TCP_CLOSED);
+        let other = is_expired(&back_key, &back, Some(&forward), NOW, TCP_CLOSED);
         assert_eq!(one, other);
         one
     }
@@ -250,9 +263,9 @@ mod tests {
             destination_port: Port::new(81),
             ..back
         };
-        assert!(is_expired(&key, &value, Some(&of_another), NOW));
-        assert!(is_expired(&key, &value, None, NOW));
-        assert!(!is_expired(&key, &value, Some(&back), NOW));
+        assert!(is_expired(&key, &value, Some(&of_another), NOW, TCP_CLOSED));
+        assert!(is_expired(&key, &value, None, NOW, TCP_CLOSED));
+        assert!(!is_expired(&key, &value, Some(&back), NOW, TCP_CLOSED));
     }
 
     #[test]

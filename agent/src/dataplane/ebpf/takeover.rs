@@ -17,12 +17,13 @@ use anyhow::Context as _;
 use signpost_common::{
     Address, Port,
     dns::Config,
+    flow::{FlowKey, FlowValue},
     service::{AddressValue, FrontendKey, MemberKey, MemberValue},
 };
 
 use super::{
     sock_diag,
-    tables::{Addresses, Configs, Frontends, Members, Tables},
+    tables::{Addresses, Configs, Flows, Frontends, Members, Tables},
     view::View,
 };
 use crate::{
@@ -31,6 +32,7 @@ use crate::{
         nat_chains,
     },
     model::Family,
+    sysctl::OUR_PORTS,
 };
 
 const UDP: u8 = 17;
@@ -53,24 +55,80 @@ pub struct Looked {
     pub deleted: [u64; 2],
 }
 
-/// Whether another proxy's connections may be alive, before the maps are filled: by the maps that an agent before this
-/// one has left, or where there are none by any translated connection.
-pub fn at_start(root: &Path) -> bool {
+/// What is known of another proxy before the maps are filled.
+#[derive(Debug, Default)]
+pub struct AtStart {
+    /// Connections of it may be alive: by the maps that an agent before this one has left, or where there are none by any
+    /// translated connection.
+    pub takeover: bool,
+    /// Every translated connection.
+    pub(super) entries: Vec<Entry>,
+}
+
+/// Looks at connection tracking before the maps are filled.
+pub fn at_start(root: &Path) -> AtStart {
     if !is_tracked() {
-        return false;
+        return AtStart::default();
     }
     let entries = match conntrack::entries(Translated::Destination) {
         Ok(entries) => entries,
         Err(error) => {
             tracing::warn!("connection tracking cannot be read: {error}");
-            return true;
+            return AtStart {
+                takeover: true,
+                entries: Vec::new(),
+            };
         }
     };
     let mut connections = entries.iter().filter(|entry| entry.protocol != UDP);
-    match View::open(root).and_then(|view| Ok(judge(&view.tables, &entries)?)) {
+    let takeover = match View::open(root).and_then(|view| Ok(judge(&view.tables, &entries)?)) {
         Ok(judged) => judged.alive.connections > 0,
         Err(_) => connections.next().is_some(),
+    };
+    AtStart { takeover, entries }
+}
+
+/// Keeps the ports that another proxy's masqueraded connections have of the node from being given to ours: answers to
+/// both would be the same packets. Each gets an entry in the way of ours, which leaves its packets as they are.
+///
+/// # Errors
+/// Where the map cannot be read.
+pub(super) fn keep_ports(tables: &mut impl Tables, entries: &[Entry], now: u64) -> io::Result<()> {
+    let mut kept = Vec::new();
+    for entry in entries {
+        let (from, to) = (entry.reply.source, entry.reply.destination);
+        if !OUR_PORTS.contains(&to.port()) || to == entry.original.source {
+            continue;
+        }
+        let [source, destination] = [from, to].map(|end| Address::from(end.ip()));
+        let [source_port, destination_port] = [from, to].map(|end| Port::new(end.port()));
+        for direction in [FlowKey::FROM_POD, FlowKey::FROM_WIRE] {
+            let key = FlowKey {
+                source,
+                destination,
+                source_port,
+                destination_port,
+                protocol: entry.protocol,
+                direction,
+                ..FlowKey::ZERO
+            };
+            if tables.get::<Flows>(&key)?.is_none() {
+                let value = FlowValue {
+                    check: key.check(),
+                    source,
+                    destination,
+                    source_port,
+                    destination_port,
+                    last_seen: now,
+                    ..FlowValue::ZERO
+                };
+                kept.push((key, value));
+            }
+        }
     }
+    // One that finds no room is one that may meet another.
+    tables.put::<Flows>(&kept);
+    Ok(())
 }
 
 /// Looks at connection tracking. Deletes entries of UDP whose backend serves no more, and the empty NAT chains once
@@ -308,8 +366,11 @@ mod tests {
     }
 
     impl Tables for Maps {
-        fn put<T: Table>(&mut self, _: &[(T::Key, T::Value)]) -> Vec<NotWritten> {
-            unreachable!("looking changes nothing")
+        fn put<T: Table>(&mut self, elements: &[(T::Key, T::Value)]) -> Vec<NotWritten> {
+            for (key, value) in elements {
+                self.has::<T>(*key, *value);
+            }
+            Vec::new()
         }
 
         fn delete<T: Table>(&mut self, _: &[T::Key]) -> io::Result<()> {
@@ -417,6 +478,37 @@ mod tests {
             let judged = judge(&maps, &entries).unwrap();
             assert_eq!(judged.alive.connections, u64::from(alive), "{to}");
             assert_eq!(judged.needs_chains, [alive, false], "{to}");
+        }
+    }
+
+    #[test]
+    fn ports_of_masqueraded_connections_are_kept() {
+        let mut maps = Maps::default();
+        let client = end("10.0.0.1:5000");
+        let entries = ["10.0.0.1:5000", "192.0.2.1:60999", "192.0.2.1:61000"].map(|to| {
+            let original = Ends {
+                source: client,
+                destination: end("10.96.0.1:80"),
+            };
+            let reply = Ends {
+                source: end("10.0.0.2:8080"),
+                destination: end(to),
+            };
+            Entry::new(TCP, original, reply)
+        });
+        keep_ports(&mut maps, &entries, 7).unwrap();
+        let mut kept = Vec::new();
+        maps.for_each::<Flows>(&mut |key, value| kept.push((*key, *value)))
+            .unwrap();
+        assert_eq!(kept.len(), 2);
+        for (key, value) in kept {
+            assert_eq!(key.destination_port.get(), 61_000);
+            assert_eq!(
+                (value.source, value.source_port, value.destination_port),
+                (key.source, key.source_port, key.destination_port)
+            );
+            assert_eq!((value.check, value.flags), (key.check(), 0));
+            assert_eq!((value.addresses_sum, value.ports_sum), (0, 0));
         }
     }
 
