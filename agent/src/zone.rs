@@ -1,5 +1,6 @@
 //! The cluster's DNS zone: one source of truth for the kernel's maps and for `signpost dns`. Pure.
 
+mod entries;
 #[cfg(test)]
 mod kernel_rule;
 mod lookup;
@@ -14,8 +15,6 @@ use std::{
     net::IpAddr,
     sync::Arc,
 };
-
-use signpost_common::dns::qtype;
 
 use crate::{
     model::ObjectName,
@@ -42,20 +41,37 @@ pub struct ZoneConfig {
 /// What is at a name, as the kernel may know it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NameEntry {
+    /// The zone's own name, which has the zone's SOA record.
+    pub apex: bool,
     /// A namespace: Services that the zone has not do not exist.
     pub namespace: bool,
     /// A Service: more than two labels to its left do not exist.
     pub service: bool,
-    /// Every type that exists is in `a`, `aaaa` or `user`: another type is NODATA.
+    /// Every name of one label to the left of this Service is an entry as well: another one does not exist.
+    pub listed: bool,
+    /// Every type that exists is in `a`, `aaaa`, `records` or `user`: another type is NODATA.
     pub complete: bool,
+    /// With `complete`: another type is NXDOMAIN (CoreDNS, for names that it knows for one type only).
+    pub absent: bool,
     /// A records, in order; rotated where there are several.
     pub a: Vec<std::net::Ipv4Addr>,
     /// AAAA records, likewise.
     pub aaaa: Vec<std::net::Ipv6Addr>,
+    /// Answers to other questions, by type: always the same. Aliases have theirs to A and AAAA here.
+    pub records: BTreeMap<u16, Records>,
     /// Types (numbers of RFC 1035) that exist and that only user space answers.
     pub user: Vec<u16>,
     /// TTL of the records, in seconds.
     pub ttl: u32,
+}
+
+/// The records of an answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Records {
+    /// The answer section.
+    pub answers: Vec<Record>,
+    /// The additional section.
+    pub additional: Vec<Record>,
 }
 
 /// A record of an answer. The owner is the question's name unless `owner` says another one.
@@ -67,6 +83,13 @@ pub struct Record {
     pub ttl: u32,
     /// Type and data.
     pub data: RecordData,
+}
+
+impl Record {
+    /// Whether it is an A or an AAAA record.
+    pub const fn is_address(&self) -> bool {
+        matches!(self.data, RecordData::Address(_))
+    }
 }
 
 /// Type and data of a record.
@@ -131,6 +154,10 @@ pub struct Zone {
     namespaces: BTreeSet<Arc<str>>,
     services: BTreeMap<ObjectName, ServiceRecords>,
     reverse: Reverse,
+    /// A Service, and an alias that leads over it.
+    aliases: BTreeSet<(ObjectName, ObjectName)>,
+    /// An alias, and the Services that it leads over.
+    ways: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
 }
 
 impl Zone {
@@ -143,6 +170,8 @@ impl Zone {
             namespaces: BTreeSet::new(),
             services: BTreeMap::new(),
             reverse: Reverse::default(),
+            aliases: BTreeSet::new(),
+            ways: BTreeMap::new(),
         }
     }
 
@@ -189,8 +218,26 @@ impl Zone {
                     .cloned(),
             );
         }
+        let mut addresses = BTreeSet::new();
+        let mut aliases = BTreeSet::new();
         for service in services {
-            self.update_service(registry, service, &mut changed);
+            let led_over = (service.clone(), ObjectName::new("", ""))..;
+            let led_over = self.aliases.range(led_over);
+            let of_this = led_over.take_while(|(over, _)| *over == service);
+            aliases.extend(of_this.map(|(_, alias)| alias.clone()));
+            self.update_service(registry, service, &mut changed, &mut addresses);
+        }
+        for alias in aliases {
+            self.update_service(registry, alias, &mut changed, &mut addresses);
+        }
+        if self.config.dns.iter().any(|a| addresses.contains(a)) {
+            let apex = self.apex();
+            self.set(self.config.domain.clone(), Some(apex), &mut changed);
+        }
+        for address in addresses {
+            if let (Some(name), entry) = self.pointer(address) {
+                self.set(name, entry, &mut changed);
+            }
         }
         changed
     }
@@ -198,7 +245,8 @@ impl Zone {
     /// Every name that the kernel may know, with what it may know of it.
     ///
     /// The kernel's rule for a name that is not in here: NXDOMAIN where the label below the zone, the namespace or the
-    /// Service is not in here either, or where more than two labels are left of a Service; else it asks user space.
+    /// Service is not in here either, or where more than two labels are left of a Service, or one of a Service that is
+    /// `listed`; else it asks user space. Of reverse names it knows those that are in here, and nothing of others.
     pub fn entries(&self) -> &BTreeMap<Name, NameEntry> {
         &self.entries
     }
@@ -228,70 +276,48 @@ impl Zone {
         self.services.keys()
     }
 
-    /// Names that are there whatever the cluster has.
-    fn fixed(&self) -> Vec<(Name, NameEntry)> {
-        let domain = &self.config.domain;
-        let entry = |complete, user: &[u16]| NameEntry {
-            complete,
-            user: user.to_vec(),
-            ttl: self.config.ttl,
-            ..NameEntry::default()
-        };
-        let mut ns = entry(true, &[]);
-        for address in &self.config.dns {
-            match address {
-                IpAddr::V4(a) => ns.a.push(*a),
-                IpAddr::V6(a) => ns.aaaa.push(*a),
-            }
-        }
-        [
-            (Some(domain.clone()), entry(true, &[qtype::SOA, NS])),
-            (domain.child("svc"), entry(true, &[])),
-            (domain.child("pod"), entry(true, &[])),
-            // CoreDNS denies all other types of this name, which the kernel has no way to say.
-            (domain.child("dns-version"), entry(false, &[qtype::TXT])),
-            // CoreDNS denies this name, though there is one below it.
-            (domain.child("dns"), entry(false, &[])),
-            (self.ns_dns(), ns),
-        ]
-        .into_iter()
-        .filter_map(|(name, entry)| Some((name?, entry)))
-        .collect()
-    }
-
+    /// Takes over a Service. The addresses whose reverse names may have changed go to `addresses`.
     fn update_service(
         &mut self,
         registry: &Registry,
         name: ObjectName,
         changed: &mut BTreeMap<Name, Option<NameEntry>>,
+        addresses: &mut BTreeSet<IpAddr>,
     ) {
-        let records = ServiceRecords::new(registry, &name);
         let own = self.service_name(&name);
-        let entries = match (&records, &own) {
-            (Some(records), Some(own)) if self.namespaces.contains(&name.namespace) => {
-                records.entries(own, self.config.ttl)
-            }
-            _ => BTreeMap::new(),
-        };
         let old = self.services.remove(&name).unwrap_or_default();
         for (address, holder) in holders(&name, &old) {
             self.reverse.remove(address, holder);
+            addresses.insert(address);
         }
-        if let Some(own) = own {
-            for gone in old.entries(&own, self.config.ttl).into_keys() {
-                if !entries.contains_key(&gone) {
-                    self.set(gone, None, changed);
-                }
-            }
+        for over in self.ways.remove(&name).unwrap_or_default() {
+            self.aliases.remove(&(over, name.clone()));
         }
-        for (entry_name, entry) in entries {
-            self.set(entry_name, Some(entry), changed);
-        }
-        if let Some(records) = records {
+        let gone = own.iter().flat_map(|own| old.names(own));
+        let mut entries: BTreeMap<Name, Option<NameEntry>> =
+            gone.map(|name| (name, None)).collect();
+
+        if let Some(records) = ServiceRecords::new(registry, &name) {
             for (address, holder) in holders(&name, &records) {
                 self.reverse.insert(address, holder);
+                addresses.insert(address);
             }
-            self.services.insert(name, records);
+            self.services.insert(name.clone(), records);
+        }
+        if let (Some(records), Some(own)) = (self.services.get(&name), &own) {
+            let way = self.way_of(Some(records));
+            if !way.is_empty() {
+                let led_over = way.iter().map(|over| (over.clone(), name.clone()));
+                self.aliases.extend(led_over);
+                self.ways.insert(name.clone(), way);
+            }
+            if self.namespaces.contains(&name.namespace) {
+                let new = self.entries_of(own, records).into_iter();
+                entries.extend(new.map(|(name, entry)| (name, Some(entry))));
+            }
+        }
+        for (name, entry) in entries {
+            self.set(name, entry, changed);
         }
     }
 

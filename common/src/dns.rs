@@ -51,6 +51,12 @@ impl NameValue {
     pub const NAMESPACE: u32 = 2;
     /// A Service that exists: three labels to its left or more do not exist; one or two are left to user space.
     pub const SERVICE: u32 = 4;
+    /// With [`NameValue::SERVICE`]: a name of one label to its left that is not in the map does not exist.
+    pub const LISTED: u32 = 8;
+    /// With [`NameValue::COMPLETE`]: the name is denied for a type that is known not to exist, instead of NODATA.
+    pub const ABSENT: u32 = 16;
+    /// The zone's own name: its SOA record is [`Config::soa`].
+    pub const APEX: u32 = 32;
 
     /// The bit of a type in [`NameValue::large`] and [`NameValue::user`]; types without a bit of their own share
     /// one.
@@ -70,28 +76,36 @@ impl NameValue {
     }
 }
 
-/// Head of the values of the `answers` maps. The records follow it, in wire form, each with an owner that points at
-/// the question (`c0 0c`); they are stored `copies` times in a row.
+/// Head of the values of the `answers` maps. The records follow it, in wire form; names in them may point into the
+/// question, or to where earlier records are when they lie right behind it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, NoUninit, AnyBitPattern)]
 pub struct AnswerHead {
     /// [`NameKey::check`] of the entry's key (type included), as in [`NameValue::check`].
     pub check: u32,
-    /// Number of records. Host byte order.
+    /// Number of records of the answer section. Host byte order.
     pub count: u16,
-    /// Bytes of all records, once. Always even. Host byte order.
+    /// Bytes of all records, once. Host byte order.
     pub length: u16,
     /// Where records are all of one length, that length, and they are stored twice in a row, so that any rotation is
     /// one copy; 0 where the order stays.
-    pub stride: u16,
-    /// Zero.
-    pub pad: u16,
-    /// Ones'-complement sum of the records, as 16-bit words as they lie in memory, not folded and not inverted:
-    /// what the kernel's checksum helpers take as a difference.
+    pub stride: u8,
+    /// A sum of the constants of this type.
+    pub flags: u8,
+    /// Number of records of the additional section, which follow those of the answer section. Host byte order.
+    pub additional: u16,
+    /// Ones'-complement sum of the records, as 16-bit words as they lie in memory, the last one filled up with zero,
+    /// not folded and not inverted: what the kernel's checksum helpers take as a difference.
     pub sum: u32,
 }
 
 const _: () = assert!(size_of::<AnswerHead>() == 16);
+
+impl AnswerHead {
+    /// Names in the records are in small letters, so that this answers only a question in small letters: in the zone's
+    /// part of names the asker's letter case has to come back (CoreDNS).
+    pub const SMALL_LETTERS: u8 = 1;
+}
 
 /// Bytes of records in a value of `answers_small`: four A records twice, or two AAAA records twice.
 pub const SMALL_RECORDS: usize = 128;

@@ -15,11 +15,11 @@ use crate::check::mix;
 pub const MAX_NAME: usize = 255;
 /// The longest label (RFC 1035 §2.3.4).
 pub const MAX_LABEL: usize = 63;
-/// A name with more labels is left to user space. Longer than anything a search list makes of a name with fewer
-/// dots than `ndots:5` asks for; reverse IPv6 names (34 labels) are not in the kernel's zone.
-pub const MAX_LABELS: usize = 16;
-/// Words that a name of [`MAX_LABELS`] labels and [`MAX_NAME`] bytes can have: 255/8, and one more for each label.
-pub const MAX_WORDS: usize = 48;
+/// A name with more labels is left to user space. As many as reverse IPv6 names have.
+pub const MAX_LABELS: usize = 34;
+/// Words that a name of [`MAX_LABELS`] labels and [`MAX_NAME`] bytes can have: 254/8, and seven eighths more for each
+/// label.
+pub const MAX_WORDS: usize = 62;
 
 /// Key of the maps `names` (with `qtype` 0) and `answers`: which name, and which type of record.
 #[repr(C)]
@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn what_is_too_long_or_malformed_has_no_key() {
-        assert_eq!(hash(&wire(&vec!["a"; 17].join(".")), &keys()), None);
+        assert_eq!(hash(&wire(&vec!["a"; 35].join(".")), &keys()), None);
         assert_eq!(
             hash(
                 &wire(
@@ -247,10 +247,17 @@ mod tests {
 
     #[test]
     fn no_name_that_is_hashed_needs_more_words_than_there_are() {
-        let name = wire(&[vec!["a".repeat(15); 15].join("."), "b".repeat(13)].join("."));
+        // A label of 8 bytes and its length need two words, the second of which is nearly empty.
+        let labels: Vec<String> = std::iter::repeat_n("a".repeat(8), 27)
+            .chain(std::iter::repeat_n("b".repeat(1), 5))
+            .collect();
+        let name = wire(&labels.join("."));
         assert!(name.len() <= MAX_NAME && hash(&name, &keys()).is_some());
-        let words: usize = name.split(|_| false).map(|_| 15 * 2 + 2).sum();
-        assert!(words <= MAX_WORDS && MAX_WORDS < keys().words.len());
+        let words = |wire: usize| wire.div_ceil(8);
+        let needed: usize = labels.iter().map(|label| words(label.len() + 1)).sum();
+        assert!(needed <= MAX_WORDS && MAX_WORDS < keys().words.len());
+        // In general: no label has more than seven bytes of its last word empty.
+        assert!((MAX_NAME - 1 + 7 * MAX_LABELS) / 8 <= MAX_WORDS);
     }
 
     proptest! {

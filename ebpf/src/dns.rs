@@ -10,8 +10,8 @@ pub mod question;
 use bytemuck::{AnyBitPattern, NoUninit};
 use signpost_common::{
     Cause, Port,
-    dns::{Config, NameValue},
-    name::NameKey,
+    dns::{Config, NameValue, qtype},
+    name::{MAX_LABELS, NameKey},
 };
 
 use crate::{headers::Headers, packet::Packet, tables::Tables};
@@ -48,6 +48,10 @@ impl UdpHeader {
 /// power of two, so that a masked offset is always inside.
 pub const WINDOW: usize = 512;
 
+/// Room for what is kept of each label. A power of two, so that a masked number is always inside.
+pub const LABELS: usize = 64;
+const _: () = assert!(MAX_LABELS < LABELS);
+
 /// Working memory for one question. It is a map's element and not on the stack, which is 512 bytes for a program with
 /// all that it calls.
 #[repr(C, align(8))]
@@ -56,9 +60,11 @@ pub struct Scratch {
     /// What follows the DNS header; eight bytes more, so that a word at any masked offset can be read.
     pub bytes: [u8; WINDOW + 8],
     /// Where each label begins in `bytes`.
-    pub starts: [u16; 32],
+    pub starts: [u16; LABELS],
     /// The keys of the suffixes of the name, by their number of labels.
-    pub suffixes: [NameKey; 32],
+    pub suffixes: [NameKey; LABELS],
+    /// Not zero where the name has capital letters.
+    pub capitals: u64,
     /// What a loop over labels has still to do: labels.
     pub label: u32,
     /// What a loop over labels has still to do, or has done: bytes.
@@ -81,8 +87,9 @@ impl Scratch {
     /// All zero.
     pub const ZERO: Self = Self {
         bytes: [0; WINDOW + 8],
-        starts: [0; 32],
-        suffixes: [NameKey::ZERO; 32],
+        starts: [0; LABELS],
+        suffixes: [NameKey::ZERO; LABELS],
+        capitals: 0,
         label: 0,
         left: 0,
         soa: [0; 56],
@@ -127,19 +134,23 @@ fn resolve<P: Packet, T: Tables>(
     }
     question::read(packet, scratch)?;
     let name = tables.hash(scratch)?;
-    let zone = scratch.suffixes[config.zone.labels as usize & 31];
-    if name.labels < config.zone.labels || zone != config.zone {
+    let qtype = scratch.question.qtype;
+    let zone = scratch.suffixes[config.zone.labels as usize & (LABELS - 1)];
+    let outside = name.labels < config.zone.labels || zone != config.zone;
+    if outside && qtype != qtype::PTR {
         return Err(Cause::DnsOutside);
     }
-    if negative::is_orphan(tables, config, scratch, name.labels) {
+    if !outside && negative::is_orphan(tables, config, scratch, name.labels) {
         // What is left to prove is that a Service would be at that place.
         return deny(packet, tables, config, scratch, config.zone.labels + 3);
     }
-    let qtype = scratch.question.qtype;
     if tables.write_answer(&name.with_type(qtype), false, packet, scratch)? {
         return Ok(Cause::DnsAnswered);
     }
     let Some(value) = tables.name(&name) else {
+        if outside {
+            return Err(Cause::DnsOutside);
+        }
         return deny(packet, tables, config, scratch, name.labels);
     };
     let bit = NameValue::type_bit(qtype);
@@ -150,6 +161,17 @@ fn resolve<P: Packet, T: Tables>(
     }
     if (value.user | value.large) & bit != 0 || value.flags & NameValue::COMPLETE == 0 {
         return Err(Cause::DnsUser);
+    }
+    if value.flags & (NameValue::ABSENT | NameValue::APEX) != 0 {
+        if value.flags & NameValue::ABSENT != 0 {
+            negative::write(packet, tables, config, scratch, answer::NXDOMAIN)?;
+            return Ok(Cause::DnsNxdomain);
+        }
+        if qtype == qtype::SOA {
+            negative::write(packet, tables, config, scratch, answer::NOERROR)?;
+            scratch.records.authority = false;
+            return Ok(Cause::DnsAnswered);
+        }
     }
     negative::write(packet, tables, config, scratch, answer::NOERROR)?;
     Ok(Cause::DnsNodata)

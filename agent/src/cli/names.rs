@@ -24,17 +24,22 @@ pub struct NameRow {
     pub a: Vec<IpAddr>,
     /// The kernel's answer to AAAA.
     pub aaaa: Vec<IpAddr>,
+    /// Other types that the kernel answers.
+    pub also: Vec<&'static str>,
     /// Seconds for which the answers may be kept; `null` without an answer.
     pub ttl: Option<u32>,
     /// Types that exist and that are answered by the DNS pods.
     pub user: Vec<&'static str>,
-    /// The kernel says NODATA to every other type; else the DNS pods are asked.
+    /// The kernel says NODATA (or NXDOMAIN, see `absent`) to every other type; else the DNS pods are asked.
     pub complete: bool,
+    /// The kernel says that the name does not exist to who asks for another type.
+    pub absent: bool,
 }
 
 impl Row for NameRow {
-    const HEADINGS: &'static [&'static str] =
-        &["NAME", "WHAT", "A", "AAAA", "TTL", "DNS PODS", "OTHERS"];
+    const HEADINGS: &'static [&'static str] = &[
+        "NAME", "WHAT", "A", "AAAA", "ALSO", "TTL", "DNS PODS", "OTHERS",
+    ];
 
     fn cells(&self) -> Vec<String> {
         let list = |addresses: &[IpAddr]| {
@@ -46,9 +51,15 @@ impl Row for NameRow {
             self.what.to_owned(),
             list(&self.a),
             list(&self.aaaa),
+            or_dash(&self.also.join(",")),
             self.ttl.map_or_else(|| "-".to_owned(), |t| t.to_string()),
             or_dash(&self.user.join(",")),
-            if self.complete { "NODATA" } else { "DNS pods" }.to_owned(),
+            match (self.complete, self.absent) {
+                (false, _) => "DNS pods",
+                (true, false) => "NODATA",
+                (true, true) => "NXDOMAIN",
+            }
+            .to_owned(),
         ]
     }
 }
@@ -67,13 +78,12 @@ pub fn name_rows(
     let large = large
         .into_iter()
         .map(|(key, answer)| (key, records(&answer.head, &answer.records)));
-    let answers: BTreeMap<NameKey, Vec<(IpAddr, u32)>> = small.chain(large).collect();
+    let answers: BTreeMap<NameKey, Summary> = small.chain(large).collect();
     let mut rows: Vec<NameRow> = names
         .into_iter()
         .map(|(key, value)| {
             let answer = |qtype| answers.get(&key.with_type(qtype));
-            let addresses =
-                |qtype| answer(qtype).map_or_else(Vec::new, |a| a.iter().map(|r| r.0).collect());
+            let addresses = |qtype| answer(qtype).map_or_else(Vec::new, |a| a.addresses.clone());
             let flag = |flag| value.flags & flag != 0;
             NameRow {
                 name: texts
@@ -88,18 +98,20 @@ pub fn name_rows(
                 },
                 a: addresses(qtype::A),
                 aaaa: addresses(qtype::AAAA),
-                ttl: [qtype::A, qtype::AAAA]
-                    .into_iter()
-                    .filter_map(answer)
-                    .flatten()
-                    .map(|r| r.1)
-                    .next(),
+                also: TYPES
+                    .iter()
+                    .filter(|t| answer(t.0).is_some_and(|a| !a.only_addresses()))
+                    .map(|t| t.1)
+                    .chain(flag(NameValue::APEX).then_some("SOA"))
+                    .collect(),
+                ttl: TYPES.iter().filter_map(|t| answer(t.0)).find_map(|a| a.ttl),
                 user: TYPES
                     .iter()
                     .filter(|t| value.user & NameValue::type_bit(t.0) != 0)
                     .map(|t| t.1)
                     .collect(),
                 complete: flag(NameValue::COMPLETE),
+                absent: flag(NameValue::ABSENT),
             }
         })
         .collect();
@@ -146,11 +158,28 @@ pub fn dotted(wire: &[u8]) -> String {
     text
 }
 
-/// Addresses and TTLs of the A and AAAA records of an answer.
-pub fn records(head: &AnswerHead, bytes: &[u8]) -> Vec<(IpAddr, u32)> {
-    /// Owner (a pointer), type, class, TTL and length of the data (RFC 1035 §3.2.1).
+/// What is told of an answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Addresses in its answer section.
+    pub addresses: Vec<IpAddr>,
+    /// Whether there are other records.
+    pub others: bool,
+    /// TTL of the first record.
+    pub ttl: Option<u32>,
+}
+
+impl Summary {
+    const fn only_addresses(&self) -> bool {
+        !self.others
+    }
+}
+
+/// Looks through the records of an answer. Each has a pointer as its owner.
+pub fn records(head: &AnswerHead, bytes: &[u8]) -> Summary {
+    /// Owner, type, class, TTL and length of the data (RFC 1035 §3.2.1).
     const FIXED: usize = 12;
-    let mut found = Vec::new();
+    let mut found = Summary::default();
     let mut rest = &bytes[..bytes.len().min(head.length.into())];
     for _ in 0..head.count {
         let Some((fixed, tail)) = rest.split_at_checked(FIXED) else {
@@ -160,11 +189,13 @@ pub fn records(head: &AnswerHead, bytes: &[u8]) -> Vec<(IpAddr, u32)> {
         let Some((data, tail)) = tail.split_at_checked(length) else {
             break;
         };
+        let kind = u16::from_be_bytes([fixed[2], fixed[3]]);
         let ttl = u32::from_be_bytes([fixed[6], fixed[7], fixed[8], fixed[9]]);
-        if let Ok(v4) = <[u8; 4]>::try_from(data) {
-            found.push((IpAddr::from(Ipv4Addr::from(v4)), ttl));
-        } else if let Ok(v6) = <[u8; 16]>::try_from(data) {
-            found.push((IpAddr::from(Ipv6Addr::from(v6)), ttl));
+        found.ttl.get_or_insert(ttl);
+        match (kind, <[u8; 4]>::try_from(data), <[u8; 16]>::try_from(data)) {
+            (qtype::A, Ok(v4), _) => found.addresses.push(Ipv4Addr::from(v4).into()),
+            (qtype::AAAA, _, Ok(v6)) => found.addresses.push(Ipv6Addr::from(v6).into()),
+            _ => found.others = true,
         }
         rest = tail;
     }
@@ -247,10 +278,10 @@ mod tests {
         assert_eq!(
             rows(Format::Table, &example()).unwrap(),
             "\
-NAME                         WHAT        A                     AAAA   TTL   DNS PODS   OTHERS
-svc.cluster.local            name        -                     -      -     -          NODATA
-prod.svc.cluster.local       namespace   -                     -      -     -          DNS pods
-ent.prod.svc.cluster.local   service     10.96.0.7,10.96.0.8   -      30    SRV        NODATA
+NAME                         WHAT        A                     AAAA   ALSO   TTL   DNS PODS   OTHERS
+svc.cluster.local            name        -                     -      -      -     -          NODATA
+prod.svc.cluster.local       namespace   -                     -      -      -     -          DNS pods
+ent.prod.svc.cluster.local   service     10.96.0.7,10.96.0.8   -      -      30    SRV        NODATA
 "
         );
     }
@@ -262,7 +293,7 @@ ent.prod.svc.cluster.local   service     10.96.0.7,10.96.0.8   -      30    SRV 
             serde_json::json!({
                 "name": "ent.prod.svc.cluster.local", "what": "service",
                 "a": ["10.96.0.7", "10.96.0.8"], "aaaa": [], "ttl": 30,
-                "user": ["SRV"], "complete": true,
+                "also": [], "user": ["SRV"], "complete": true, "absent": false,
             })
         );
     }

@@ -15,6 +15,7 @@ use crate::model::{Event, Kind as ObjectKind, Object, ServiceKind};
 #[derive(Debug, PartialEq)]
 enum Verdict {
     Answer(BTreeSet<IpAddr>),
+    Records(Records),
     NoData,
     NxDomain,
     Pass,
@@ -28,9 +29,25 @@ fn kernel(zone: &Zone, name: &Name, qtype: u16) -> Verdict {
         return Verdict::Pass;
     }
     let Some(below) = name.below(&zone.config().domain) else {
-        return Verdict::Pass;
+        let records = entries.get(name).filter(|_| qtype == qtype::PTR);
+        let records = records.and_then(|entry| entry.records.get(&qtype));
+        return records.map_or(Verdict::Pass, |records| Verdict::Records(records.clone()));
     };
     if let Some(entry) = entries.get(name) {
+        if let Some(records) = entry.records.get(&qtype) {
+            return Verdict::Records(records.clone());
+        }
+        if entry.apex && qtype == qtype::SOA {
+            let soa = Record {
+                owner: None,
+                ttl: zone.config().ttl,
+                data: RecordData::Soa,
+            };
+            return Verdict::Records(Records {
+                answers: vec![soa],
+                additional: Vec::new(),
+            });
+        }
         let addresses: BTreeSet<IpAddr> = match qtype {
             qtype::A => entry.a.iter().map(|&a| a.into()).collect(),
             qtype::AAAA => entry.aaaa.iter().map(|&a| a.into()).collect(),
@@ -40,6 +57,8 @@ fn kernel(zone: &Zone, name: &Name, qtype: u16) -> Verdict {
             Verdict::Answer(addresses)
         } else if entry.user.contains(&qtype) || !entry.complete {
             Verdict::Pass
+        } else if entry.absent {
+            Verdict::NxDomain
         } else {
             Verdict::NoData
         };
@@ -63,6 +82,7 @@ fn kernel(zone: &Zone, name: &Name, qtype: u16) -> Verdict {
     match suffix(3) {
         None => Verdict::NxDomain,
         Some(entry) if entry.service && below.len() > 5 => Verdict::NxDomain,
+        Some(entry) if entry.service && entry.listed && below.len() == 4 => Verdict::NxDomain,
         Some(_) => Verdict::Pass,
     }
 }
@@ -73,6 +93,13 @@ fn agrees(zone: &Zone, name: &Name, qtype: u16) -> Result<(), TestCaseError> {
         Verdict::Pass => {}
         Verdict::NoData => prop_assert_eq!(lookup, Lookup::NoData, "{} {}", name, qtype),
         Verdict::NxDomain => prop_assert_eq!(lookup, Lookup::NxDomain, "{} {}", name, qtype),
+        Verdict::Records(records) => {
+            let answer = Lookup::Answer {
+                answers: records.answers,
+                additional: records.additional,
+            };
+            prop_assert_eq!(lookup, answer, "{} {}", name, qtype);
+        }
         Verdict::Answer(addresses) => {
             let Lookup::Answer { answers, .. } = &lookup else {
                 return Err(TestCaseError::fail(format!("{name} {qtype}: {lookup:?}")));
@@ -119,6 +146,9 @@ fn event() -> impl Strategy<Value = Event> {
             "ent.dev.svc.cluster.local",
             "com.com.svc.cluster.local",
             "ns.dns.cluster.local",
+            "web-0.ent.dev.svc.cluster.local",
+            "10-0-0-1.dev.pod.cluster.local",
+            "dev.dev.svc.cluster.local",
             "192.0.2.1",
         ])
         .prop_map(|t| ServiceKind::ExternalName(t.to_owned())),
@@ -161,6 +191,35 @@ fn event() -> impl Strategy<Value = Event> {
             Event::Delete(ObjectKind::EndpointSlice, ObjectName::new(a, format!("{b}-{n}")))
         }),
     ]
+}
+
+#[test]
+fn the_kernel_knows_what_it_has_to_answer() {
+    let zone = example();
+    for (name, qtype, count) in [
+        ("ent.dev.svc.cluster.local", qtype::SRV, 2),
+        ("_http._tcp.ent.dev.svc.cluster.local", qtype::SRV, 2),
+        ("_http._tcp.web.dev.svc.cluster.local", qtype::SRV, 6),
+        ("web-0.web.dev.svc.cluster.local", qtype::SRV, 3),
+        ("1.0.96.10.in-addr.arpa", qtype::PTR, 1),
+        ("2.0.0.10.in-addr.arpa", qtype::PTR, 1),
+        ("ext.dev.svc.cluster.local", qtype::CNAME, 1),
+        ("to-ent.dev.svc.cluster.local", qtype::A, 2),
+        ("chain10.dev.svc.cluster.local", qtype::A, 12),
+        ("dns-version.cluster.local", qtype::TXT, 1),
+        ("cluster.local", qtype::SOA, 1),
+        ("cluster.local", NS, 2),
+    ] {
+        let Verdict::Records(records) = kernel(&zone, &Name::from_text(name).unwrap(), qtype)
+        else {
+            panic!("{name} {qtype}");
+        };
+        let all = records.answers.len() + records.additional.len();
+        assert_eq!(all, count, "{name} {qtype}");
+    }
+    // Its one endpoint is not of a headless Service.
+    let pointer = Name::from_text("1.0.0.10.in-addr.arpa").unwrap();
+    assert_eq!(kernel(&zone, &pointer, qtype::PTR), Verdict::Pass);
 }
 
 fn asked_name() -> impl Strategy<Value = Name> {
@@ -257,16 +316,23 @@ fn the_kernel_passes_what_the_zone_leaves_open() {
     let verdict = |text: &str, qtype| kernel(&zone, &Name::from_text(text).unwrap(), qtype);
     for (name, qtype, expected) in [
         ("ns.dns.cluster.local", qtype::AAAA, Verdict::NoData),
-        ("dns.cluster.local", qtype::A, Verdict::Pass),
-        ("dns-version.cluster.local", qtype::A, Verdict::Pass),
+        ("dns.cluster.local", qtype::A, Verdict::NxDomain),
+        ("dns-version.cluster.local", qtype::A, Verdict::NxDomain),
+        ("dns-version.cluster.local", qtype::SOA, Verdict::Pass),
         ("10-0-0-1.dev.pod.cluster.local", qtype::A, Verdict::Pass),
         ("ext.dev.svc.cluster.local", qtype::A, Verdict::Pass),
-        ("ext.dev.svc.cluster.local", qtype::TXT, Verdict::Pass),
+        ("ext.dev.svc.cluster.local", qtype::TXT, Verdict::NoData),
+        ("a.ext.dev.svc.cluster.local", qtype::A, Verdict::NxDomain),
+        ("_._.ext.dev.svc.cluster.local", qtype::A, Verdict::Pass),
         (
-            "_http._tcp.ent.dev.svc.cluster.local",
-            qtype::SRV,
-            Verdict::Pass,
+            "nope.web.dev.svc.cluster.local",
+            qtype::A,
+            Verdict::NxDomain,
         ),
+        ("ent-0.ent.dev.svc.cluster.local", qtype::A, Verdict::Pass),
+        ("_._.ent.dev.svc.cluster.local", qtype::SRV, Verdict::Pass),
+        ("to-pod.dev.svc.cluster.local", qtype::A, Verdict::Pass),
+        ("to-ent.dev.svc.cluster.local", qtype::AAAA, Verdict::NoData),
         (
             "api.github.com.dev.svc.cluster.local",
             qtype::A,

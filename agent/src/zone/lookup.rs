@@ -29,10 +29,10 @@ enum Found {
 }
 
 /// An address, and what an SRV record says of it.
-struct Host {
-    address: IpAddr,
-    port: Option<u16>,
-    target: Name,
+pub(super) struct Host {
+    pub(super) address: IpAddr,
+    pub(super) port: Option<u16>,
+    pub(super) target: Name,
 }
 
 impl Zone {
@@ -134,7 +134,7 @@ impl Zone {
                 if ports.peek().is_none() {
                     // The name exists whatever its ports are; a port's name does not.
                     return if left.is_empty() {
-                        hosts_of(addresses, &own)
+                        Found::Hosts(hosts_of(addresses, &own))
                     } else {
                         Found::Nothing
                     };
@@ -245,7 +245,8 @@ impl Zone {
             .collect()
     }
 
-    fn servers(&self, hosts: &[Host]) -> Lookup {
+    /// The answer to SRV.
+    pub(super) fn servers(&self, hosts: &[Host]) -> Lookup {
         // Ports without a number weigh too, and so do duplicates (CoreDNS).
         let weight = u16::try_from(100 / hosts.len().max(1)).unwrap_or(1).max(1);
         let (mut targets, mut owners) = (BTreeSet::new(), BTreeSet::new());
@@ -352,17 +353,16 @@ impl Zone {
     }
 }
 
-fn hosts_of(addresses: &[IpAddr], own: &Name) -> Found {
-    Found::Hosts(
-        addresses
-            .iter()
-            .map(|&address| Host {
-                address,
-                port: None,
-                target: own.clone(),
-            })
-            .collect(),
-    )
+/// A Service's own addresses, without a port.
+pub(super) fn hosts_of(addresses: &[IpAddr], own: &Name) -> Vec<Host> {
+    addresses
+        .iter()
+        .map(|&address| Host {
+            address,
+            port: None,
+            target: own.clone(),
+        })
+        .collect()
 }
 
 fn non_empty(records: Vec<Record>, mut chain: Vec<Record>) -> Lookup {

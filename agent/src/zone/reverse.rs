@@ -65,6 +65,22 @@ pub(super) fn address(name: &Name) -> Option<IpAddr> {
     }
 }
 
+/// The reverse name of an address.
+pub(super) fn name(address: IpAddr) -> Option<Name> {
+    let (zone, labels): (&str, Vec<String>) = match address {
+        IpAddr::V4(address) => (
+            "in-addr",
+            address.octets().iter().map(u8::to_string).collect(),
+        ),
+        IpAddr::V6(address) => {
+            let digits = format!("{:032x}", u128::from(address));
+            ("ip6", digits.chars().map(String::from).collect())
+        }
+    };
+    let top = Name::default().child("arpa")?.child(zone)?;
+    labels.iter().try_fold(top, |name, label| name.child(label))
+}
+
 fn decimal(label: &[u8]) -> Option<u8> {
     if label.len() > 1 && label[0] == b'0' || !label.iter().all(u8::is_ascii_digit) {
         return None;
@@ -95,6 +111,14 @@ mod tests {
         };
         for (ip, address) in [("fd00::1a", "fd00::1a"), ("::ffff:10.96.0.1", "10.96.0.1")] {
             assert_eq!(of(&nibbles(ip.parse().unwrap())), address.parse().ok());
+        }
+    }
+
+    #[test]
+    fn an_address_has_the_name_that_stands_for_it() {
+        for text in ["10.96.0.10", "0.0.0.0", "fd00::1a", "::"] {
+            let address: IpAddr = text.parse().unwrap();
+            assert_eq!(super::address(&name(address).unwrap()), Some(address));
         }
     }
 

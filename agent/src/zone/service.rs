@@ -1,10 +1,8 @@
 //! What the zone keeps of one Service: enough to answer for it without the registry.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
-use signpost_common::dns::qtype;
-
-use super::{Name, NameEntry};
+use super::Name;
 use crate::{
     model::{ObjectName, Protocol, ServiceKind},
     registry::Registry,
@@ -41,6 +39,17 @@ pub(super) struct Port {
     pub(super) name: Arc<str>,
     pub(super) protocol: Protocol,
     pub(super) number: u16,
+}
+
+impl Port {
+    /// `_<name>._<protocol>.<own>`; `None` for a port without a name.
+    pub(super) fn name_below(&self, own: &Name) -> Option<Name> {
+        if self.name.is_empty() {
+            return None;
+        }
+        own.child(format!("_{}", self.protocol))?
+            .child(format!("_{}", self.name))
+    }
 }
 
 /// A ready endpoint. `ready` alone counts: one that terminates and is ready is published, and nothing stands in for
@@ -117,77 +126,22 @@ impl ServiceRecords {
         (kind != Kind::Absent || !endpoints.is_empty()).then_some(Self { kind, endpoints })
     }
 
-    /// Whether the Service's own name exists. A headless Service without ready endpoints does not, nor anything
-    /// below it (Kubernetes DNS specification §2.4.1).
-    pub(super) fn exists(&self) -> bool {
-        match self.kind {
-            Kind::Absent => false,
-            Kind::ClusterIp { .. } | Kind::External(_) => true,
-            Kind::Headless => !self.endpoints.is_empty(),
-        }
-    }
-
-    /// What the kernel may know of the Service: its own name, and for a headless Service those of its endpoints. The
-    /// endpoint names of other Services are left to user space, as are ports.
-    pub(super) fn entries(&self, own: &Name, ttl: u32) -> BTreeMap<Name, NameEntry> {
-        let mut entries = BTreeMap::new();
-        if !self.exists() {
-            return entries;
-        }
-        let service = NameEntry {
-            service: true,
-            complete: true,
-            ttl,
-            ..NameEntry::default()
+    /// The names of its entries (`Zone::entries_of`), in no order, some of them several times.
+    pub(super) fn names(&self, own: &Name) -> Vec<Name> {
+        let ports = match &self.kind {
+            Kind::ClusterIp { ports, .. } => ports.as_slice(),
+            Kind::Absent | Kind::Headless | Kind::External(_) => &[],
         };
-        match &self.kind {
-            Kind::Absent => {}
-            Kind::External(_) => {
-                let entry = NameEntry {
-                    complete: false,
-                    ..service
-                };
-                entries.insert(own.clone(), entry);
-            }
-            Kind::ClusterIp { addresses, ports } => {
-                let mut entry = service;
-                for address in addresses {
-                    push(&mut entry, *address);
-                }
-                if !ports.is_empty() && !addresses.is_empty() {
-                    entry.user.push(qtype::SRV);
-                }
-                entries.insert(own.clone(), entry);
-            }
-            Kind::Headless => {
-                entries.insert(own.clone(), service);
-                for endpoint in &self.endpoints {
-                    for name in [Some(own.clone()), own.child(endpoint.label().as_bytes())] {
-                        let Some(name) = name else { continue };
-                        let entry = entries.entry(name).or_insert_with(|| NameEntry {
-                            complete: true,
-                            ttl,
-                            ..NameEntry::default()
-                        });
-                        push(entry, endpoint.address);
-                        if !endpoint.ports.is_empty() && entry.user.is_empty() {
-                            entry.user.push(qtype::SRV);
-                        }
-                    }
-                }
+        let mut names = vec![own.clone()];
+        names.extend(ports.iter().filter_map(|port| port.name_below(own)));
+        if self.kind == Kind::Headless {
+            for endpoint in &self.endpoints {
+                names.extend(own.child(endpoint.label().as_bytes()));
+                let ports = endpoint.ports.iter();
+                names.extend(ports.filter_map(|port| port.name_below(own)));
             }
         }
-        entries
-    }
-}
-
-// Endpoints are ordered by address, so equal addresses follow each other; the few addresses of a Service itself do
-// not repeat.
-fn push(entry: &mut NameEntry, address: IpAddr) {
-    match address {
-        IpAddr::V4(a) if entry.a.last() != Some(&a) => entry.a.push(a),
-        IpAddr::V6(a) if entry.aaaa.last() != Some(&a) => entry.aaaa.push(a),
-        IpAddr::V4(_) | IpAddr::V6(_) => {}
+        names
     }
 }
 

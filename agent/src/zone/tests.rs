@@ -463,12 +463,13 @@ fn a_namespace_that_goes_takes_its_names_along_and_brings_them_back() {
     registry.apply(Event::Delete(crate::model::Kind::Namespace, gone));
     let changes = registry.take_changes();
     let changed = zone.update(&registry, &changes, 2);
-    assert_eq!(changed.len(), 2);
+    // The namespace, the Service and its port.
+    assert_eq!(changed.len(), 3);
     assert!(changed.values().all(Option::is_none));
     assert_eq!(said(&zone, "ent.dev.svc.cluster.local", A), "NXDOMAIN");
     registry.apply(Event::Apply(namespace, vec![]));
     let changes = registry.take_changes();
-    assert_eq!(zone.update(&registry, &changes, 3).len(), 2);
+    assert_eq!(zone.update(&registry, &changes, 3).len(), 3);
     assert_eq!(said(&zone, "ent.dev.svc.cluster.local", A), "10.96.1.1");
     assert_eq!(zone.serial(), 3);
 }
@@ -512,6 +513,11 @@ fn of_ten_thousand_services_only_the_one_that_changed_is_told_of() {
     ));
     let changes = registry.take_changes();
     assert_eq!(changes.services.len(), 1);
-    let gone = Name::from_text("s77.dev.svc.cluster.local").unwrap();
-    assert_eq!(zone.update(&registry, &changes, 2), [(gone, None)].into());
+    let gone = [
+        "s77.dev.svc.cluster.local",
+        "_http._tcp.s77.dev.svc.cluster.local",
+        "77.0.96.10.in-addr.arpa",
+    ];
+    let gone = gone.map(|name| (Name::from_text(name).unwrap(), None));
+    assert_eq!(zone.update(&registry, &changes, 2), gone.into());
 }

@@ -32,10 +32,12 @@ const COPIED_FLAGS: u16 = 0x0110;
 /// The records of an answer, apart from their bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Records {
-    /// Bytes of all records; even.
+    /// Bytes of all records.
     pub length: u16,
-    /// How many there are.
+    /// How many there are, but for those of the additional section.
     pub count: u16,
+    /// How many of the additional section follow them.
+    pub additional: u16,
     /// Response code.
     pub rcode: u16,
     /// They go to the authority section (negative answers) instead of the answer section.
@@ -49,6 +51,7 @@ impl Records {
     pub const ZERO: Self = Self {
         length: 0,
         count: 0,
+        additional: 0,
         rcode: NOERROR,
         authority: false,
         sum: Sum::from_raw(0),
@@ -59,7 +62,7 @@ impl Records {
 /// record.
 ///
 /// # Errors
-/// [`Cause::DnsTooLarge`] with the packet untouched, [`Cause::HelperFailed`].
+/// [`Cause::DnsTooLarge`] and [`Cause::DnsUser`] (letter case) with the packet untouched, [`Cause::HelperFailed`].
 #[inline(always)]
 pub fn write<P: Packet, T: Tables, const N: usize>(
     packet: &mut P,
@@ -68,6 +71,9 @@ pub fn write<P: Packet, T: Tables, const N: usize>(
     head: &AnswerHead,
     bytes: &[u8; N],
 ) -> Result<(), Cause> {
+    if head.flags & AnswerHead::SMALL_LETTERS != 0 && scratch.capitals != 0 {
+        return Err(Cause::DnsUser);
+    }
     let mut start = 0;
     if head.stride != 0 {
         start = ((tables.random() as u64 * head.count as u64) >> 32) as u32 * head.stride as u32;
@@ -75,6 +81,7 @@ pub fn write<P: Packet, T: Tables, const N: usize>(
     let records = Records {
         length: head.length,
         count: head.count,
+        additional: head.additional,
         rcode: NOERROR,
         authority: false,
         sum: Sum::from_raw(head.sum),
@@ -134,7 +141,11 @@ pub fn finish<P: Packet>(packet: &mut P, scratch: &mut Scratch) -> Result<(), Ca
             0,
             OPT,
         )?;
-        behind = behind.add(words(&opt)).add(old_tail.negated());
+        let mut own = words(&opt);
+        if records.length & 1 != 0 {
+            own = own.shifted();
+        }
+        behind = behind.add(own).add(old_tail.negated());
     }
     if question.length & 1 != 0 {
         behind = behind.shifted(); // at an odd offset bytes count the other way round
@@ -149,7 +160,13 @@ pub fn finish<P: Packet>(packet: &mut P, scratch: &mut Scratch) -> Result<(), Ca
         (count, 0)
     };
     let flags = (old.flags & COPIED_FLAGS.to_be()) | (ANSWER_FLAGS | records.rcode).to_be();
-    let segment = behind.remove16(old.flags).add16(flags).add16(count);
+    // The count of additional records is 0 or 1 in the question: nothing is carried.
+    let additional = records.additional.to_be();
+    let segment = behind
+        .remove16(old.flags)
+        .add16(flags)
+        .add16(count)
+        .add16(additional);
     let length = ((UDP + message) as u16).to_be();
     let longer = Sum::default().remove16(udp.length).add16(length);
     let checksum = headers.transport + 6;
@@ -164,6 +181,7 @@ pub fn finish<P: Packet>(packet: &mut P, scratch: &mut Scratch) -> Result<(), Ca
             flags,
             answers,
             authorities,
+            additionals: old.additionals + additional,
             ..old
         },
     };

@@ -8,7 +8,7 @@ use signpost_common::{
 };
 
 use super::{
-    Scratch,
+    LABELS, Scratch,
     answer::{self, Records},
     question::DNS,
 };
@@ -17,9 +17,9 @@ use crate::{packet::Packet, sum::Sum, tables::Tables};
 /// Proves that a name of the zone with `labels` labels, which is not in the map itself, does not exist.
 ///
 /// The proof goes from the zone to the left, by the suffixes of the name: what is not in the map under the zone, a
-/// namespace or a Service that is missing, and what is more than two labels left of a Service. One or two labels left
-/// of a Service may be an endpoint or a port; these, and everything whose entry does not say what it is, are user
-/// space's.
+/// namespace or a Service that is missing, what is more than two labels left of a Service, and what is one label left of a
+/// Service whose endpoints are all in the map. Else one label left of a Service may be an endpoint, and two may be a
+/// port; these, and everything whose entry does not say what it is, are user space's.
 ///
 /// # Errors
 /// [`Cause::DnsUnproven`].
@@ -62,7 +62,10 @@ pub fn prove<T: Tables>(
     let Some(service) = tables.name(&suffix(scratch, zone + 3)) else {
         return Ok(());
     };
-    if service.flags & NameValue::SERVICE != 0 && below > 5 {
+    let flags = service.flags;
+    if flags & NameValue::SERVICE != 0
+        && (below > 5 || flags & NameValue::LISTED != 0 && below == 4)
+    {
         Ok(())
     } else {
         Err(Cause::DnsUnproven)
@@ -98,7 +101,7 @@ pub fn write<P: Packet, T: Tables>(
         return Err(Cause::DnsNotInSync);
     }
     let zone_label = scratch.question.labels - config.zone.labels;
-    let zone_at = scratch.starts[zone_label as usize & 31];
+    let zone_at = scratch.starts[zone_label as usize & (LABELS - 1)];
     let pointer = (0xc000 | (DNS as u16 + zone_at)).to_be_bytes();
     copy_words(&mut scratch.soa, &config.soa);
     let mut sum = Sum::default();
@@ -113,6 +116,7 @@ pub fn write<P: Packet, T: Tables>(
     let records = Records {
         length: SOA_LENGTH as u16,
         count: 1,
+        additional: 0,
         rcode,
         authority: true,
         sum,
@@ -139,5 +143,5 @@ fn copy_words(to: &mut [u8; 56], from: &[u8; 56]) {
 
 #[inline(always)]
 fn suffix(scratch: &Scratch, labels: u16) -> signpost_common::name::NameKey {
-    scratch.suffixes[labels as usize & 31]
+    scratch.suffixes[labels as usize & (LABELS - 1)]
 }

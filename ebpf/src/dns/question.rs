@@ -7,7 +7,7 @@ use signpost_common::{
     name::{HashKeys, Hasher, MAX_LABEL, MAX_LABELS, MAX_NAME, MAX_WORDS, NameKey, keep, lower},
 };
 
-use super::{Scratch, WINDOW};
+use super::{LABELS, Scratch, WINDOW};
 use crate::{
     packet::Packet,
     tables::{forget, recall},
@@ -174,8 +174,10 @@ pub fn hash(scratch: &mut Scratch, keys: &HashKeys) -> Result<NameKey, Cause> {
     let mut label = all;
     let mut at = 0_u64;
     let mut left = 0_u64;
+    let mut capitals = 0_u64;
     for n in 0..=MAX_WORDS {
         if label | left == 0 {
+            scratch.capitals = capitals;
             return Ok(hasher.key());
         }
         if n == MAX_WORDS {
@@ -184,23 +186,23 @@ pub fn hash(scratch: &mut Scratch, keys: &HashKeys) -> Result<NameKey, Cause> {
         // 1. Where a label is through, on to the one left of it.
         let through = all_ones_if_negative(left.wrapping_sub(1));
         label = label.wrapping_add(through);
-        let start = scratch.starts[label as usize & 31];
+        let start = scratch.starts[label as usize & (LABELS - 1)];
         at = select(through, start as u64, at);
         left = select(through, byte(scratch, at as u32) as u64 + 1, left);
 
         // 2. The word, without what is behind the label.
         let short = left.wrapping_sub(8);
         let taken = 8_u64.wrapping_add(short & all_ones_if_negative(short));
-        hasher.word(
-            lower(keep(word(scratch, at as u32), taken as u32)),
-            [keys.words[n], keys.words[n + 1]],
-        );
+        let asked = keep(word(scratch, at as u32), taken as u32);
+        let small = lower(asked);
+        capitals |= asked ^ small;
+        hasher.word(small, [keys.words[n], keys.words[n + 1]]);
         at += 8;
         left -= taken;
 
         // 3. The suffix from this label on; right once the label's last word has been added.
         let labels = all.wrapping_sub(label) as u16;
-        scratch.suffixes[labels as usize & 31] =
+        scratch.suffixes[labels as usize & (LABELS - 1)] =
             hasher.end_label(name_length.wrapping_sub(start), labels);
     }
     Err(Cause::DnsUnusual)
@@ -246,7 +248,7 @@ fn find_labels(scratch: &mut Scratch) -> Result<(), Cause> {
         if length > MAX_LABEL {
             return Err(Cause::DnsUnusual);
         }
-        scratch.starts[n & 31] = at as u16;
+        scratch.starts[n & (LABELS - 1)] = at as u16;
         let next = at + length as u32 + 1;
         if next >= MAX_NAME as u32 {
             return Err(Cause::DnsUnusual);

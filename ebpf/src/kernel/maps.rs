@@ -24,7 +24,7 @@ use signpost_common::{
 };
 
 use crate::{
-    dns::{Scratch, answer, question},
+    dns::{LABELS, Scratch, answer, question},
     kernel::copied,
     masquerade,
     packet::Packet,
@@ -227,7 +227,7 @@ impl Tables for Maps {
     #[inline(always)]
     fn hash(&self, scratch: &mut Scratch) -> Result<NameKey, Cause> {
         result(hash_question())?;
-        Ok(scratch.suffixes[scratch.question.labels as usize & 31])
+        Ok(scratch.suffixes[scratch.question.labels as usize & (LABELS - 1)])
     }
 
     #[inline(always)]

@@ -54,6 +54,7 @@ impl Instance {
             ttl: 30,
             negative_grace: Duration::from_secs(300),
             handover: Handover::default(),
+            dns: true,
             cluster_ranges: Vec::new(),
             masquerade_all: false,
             count_services: false,

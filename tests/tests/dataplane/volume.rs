@@ -1,8 +1,15 @@
-use std::time::Instant;
+use std::{net::Ipv4Addr, time::Instant};
 
-use signpost::dataplane::{
-    Dataplane as _,
-    ebpf::{tables::Members, view::View},
+use signpost::{
+    dataplane::{
+        Dataplane as _,
+        ebpf::{tables::Members, view::View},
+    },
+    model::{
+        Endpoint, EndpointPort, EndpointSlice, Event, Object, Service, ServiceKind, ServicePort,
+    },
+    registry::Registry,
+    zone::{Zone, ZoneConfig},
 };
 use signpost_common::layout::map;
 
@@ -78,4 +85,107 @@ fn ten_thousand_services_are_written_in_batches_and_found_again() {
     if !cfg!(debug_assertions) {
         assert!(cold < Duration::from_secs(1), "{cold:?}");
     }
+}
+
+/// Bytes of the maps of names and answers with as many names as below.
+const NAMES: u64 = 64 << 20;
+const HEADLESS: u32 = 250;
+
+/// Ten thousand Services with a named port each, and headless ones of twenty endpoints with hostnames.
+fn zone_of_many() -> BTreeMap<Name, Option<NameEntry>> {
+    let mut registry = Registry::default();
+    let mut apply = |object| registry.apply(Event::Apply(object, vec![]));
+    apply(Object::Namespace(ObjectName::new("", "prod")));
+    let port = ServicePort {
+        name: "http".into(),
+        protocol: Protocol::Tcp,
+        port: 80,
+        node_port: 0,
+    };
+    let service = |name: &str, kind| {
+        Object::Service(Service {
+            name: ObjectName::new("prod", name),
+            created: 0,
+            kind,
+            ports: vec![port.clone()],
+            ways_in: Default::default(),
+            internal_local: false,
+            external_local: false,
+            affinity_timeout: None,
+            proxied: true,
+        })
+    };
+    for number in 0..SERVICES {
+        let address = Ipv4Addr::from(0x0a60_0000 + number).into();
+        let kind = ServiceKind::ClusterIp(vec![address]);
+        apply(service(&format!("service-{number}"), kind));
+    }
+    for number in 0..HEADLESS {
+        let name = format!("set-{number}");
+        apply(service(&name, ServiceKind::Headless));
+        let endpoint = |n| Endpoint {
+            addresses: vec![Ipv4Addr::from(0x0a80_0000 + number * 20 + n).into()],
+            ready: true,
+            serving: true,
+            terminating: false,
+            hostname: Some(format!("{name}-{n}").into()),
+            node: None,
+            zone_hints: vec![],
+            node_hints: vec![],
+            pod: None,
+        };
+        apply(Object::EndpointSlice(EndpointSlice {
+            name: ObjectName::new("prod", format!("{name}-a")),
+            service: Some(name.as_str().into()),
+            family: Family::V4,
+            ports: vec![EndpointPort {
+                name: "http".into(),
+                protocol: Protocol::Tcp,
+                port: 8080,
+            }],
+            endpoints: (0..20).map(endpoint).collect(),
+            proxied: true,
+            triggered: None,
+        }));
+    }
+    let mut zone = Zone::new(ZoneConfig {
+        domain: name("cluster.local"),
+        ttl: 30,
+        dns: vec![[10, 96, 0, 10].into()],
+    });
+    let changes = registry.take_changes();
+    zone.update(&registry, &changes, 7)
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn many_names_take_no_more_memory_than_planned() {
+    let instance = Instance::new();
+    let start = Instant::now();
+    let update = Update {
+        names: zone_of_many(),
+        serial: 7,
+        ..Update::default()
+    };
+    let planned = start.elapsed();
+    let mut dataplane = instance.open();
+    let report = dataplane.apply(&update).unwrap();
+    assert_eq!(report.refused, []);
+    let view = View::open(instance.root()).unwrap();
+    let fill = view.fill().unwrap();
+    let of_names = [
+        map::NAMES,
+        map::NAME_TEXTS,
+        map::ANSWERS_SMALL,
+        map::ANSWERS_LARGE,
+    ];
+    let of_names: Vec<_> = fill.iter().filter(|f| of_names.contains(&f.map)).collect();
+    for map in &of_names {
+        let (name, elements, memory) = (map.map, map.elements, map.memory >> 10);
+        println!("{name}: {elements} elements, {memory} KiB");
+    }
+    let memory: u64 = of_names.iter().map(|f| f.memory).sum();
+    println!("planned in {planned:?}, {} KiB", memory >> 10);
+    assert!(of_names[0].elements > 2 * (SERVICES + 20 * HEADLESS) as usize);
+    assert!(memory <= NAMES, "{memory} bytes");
 }

@@ -85,7 +85,7 @@ fn addresses(family: Family, count: u8) -> Vec<IpAddr> {
 
 /// The message in a packet that was sent back. Everything around it must be as etherparse builds it.
 #[track_caller]
-fn sent_back_message(done: &Done, question: &Segment) -> Vec<u8> {
+pub(crate) fn sent_back_message(done: &Done, question: &Segment) -> Vec<u8> {
     assert_eq!(done.action, Action::SendBack, "{:?}", done.causes);
     let headers = question.frame().len() - question.transport().len() + 8;
     let message = done.packet[headers..].to_vec();

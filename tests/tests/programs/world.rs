@@ -269,11 +269,12 @@ impl World {
             count: addresses.len() as u16,
             length: once.len() as u16,
             stride: if rotated {
-                (once.len() / addresses.len()) as u16
+                (once.len() / addresses.len()) as u8
             } else {
                 0
             },
-            pad: 0,
+            flags: 0,
+            additional: 0,
             sum: once
                 .chunks(2)
                 .map(|pair| u32::from(u16::from_ne_bytes([pair[0], pair[1]])))

@@ -33,6 +33,7 @@ mod recover;
 #[cfg(test)]
 mod tests;
 mod wanted_name;
+mod wire;
 
 /// What is written, and what it is compared with.
 #[derive(Debug)]

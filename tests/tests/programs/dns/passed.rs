@@ -124,8 +124,8 @@ fn what_is_not_one_plain_question(machine: &mut Machine, family: Family) {
             with(|q| q.name = [[&[63_u8][..], &[b'a'; 63]].concat().repeat(4), vec![0]].concat()),
         ),
         (
-            "17 labels",
-            with(|q| q.name = [[1, b'a'].repeat(17), vec![0]].concat()),
+            "35 labels",
+            with(|q| q.name = [[1, b'a'].repeat(35), vec![0]].concat()),
         ),
         ("EDNS version 1", edns(|e| e.version = 1)),
         ("half an option", edns(|e| e.options = vec![0, 10, 0])),

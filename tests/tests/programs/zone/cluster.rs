@@ -77,6 +77,7 @@ impl Cluster {
             ttl: 30,
             negative_grace: Duration::from_secs(300),
             handover: Handover::default(),
+            dns: true,
             cluster_ranges: Vec::new(),
             masquerade_all: false,
             count_services: false,
@@ -158,6 +159,28 @@ pub(crate) fn example() -> Vec<Event> {
     ]
 }
 
+/// What no event changes: a Service, aliases that lead to it over each other, and a headless one.
+pub(crate) fn lasting() -> Vec<Event> {
+    let kind = ServiceKind::ClusterIp(vec![Family::V4.service(70)]);
+    let alias = |to: &str| ServiceKind::ExternalName(format!("{to}.lasting.svc.cluster.local"));
+    let pods: Vec<_> = (1..6)
+        .map(|n| (SocketAddr::new(Family::V4.far_pod(n), 9090), None))
+        .collect();
+    let of = |name, kind| service("lasting", name, kind, Protocol::Tcp, 8080);
+    vec![
+        namespace("lasting"),
+        of("own", kind),
+        of("a", alias("own")),
+        of("b", alias("a")),
+        of("c", alias("b")),
+        of("d", alias("c")),
+        of("e", alias("d")),
+        of("self", alias("self")),
+        of("set", ServiceKind::Headless),
+        slice("lasting", "set", 0, Protocol::Tcp, &pods),
+    ]
+}
+
 /// Some things that happen to a cluster between two updates.
 pub(crate) fn events() -> impl Strategy<Value = Vec<Event>> {
     prop::collection::vec(event(), 1..12)
@@ -172,7 +195,9 @@ fn event() -> impl Strategy<Value = Event> {
             ServiceKind::ClusterIp(vec![Family::V4.service(n), Family::V6.service(n)])
         }),
         3 => Just(ServiceKind::Headless),
-        1 => Just(ServiceKind::ExternalName("ent.dev.svc.cluster.local".to_owned())),
+        2 => (label(), label()).prop_map(|(service, namespace)| {
+            ServiceKind::ExternalName(format!("{service}.{namespace}.svc.cluster.local"))
+        }),
         1 => Just(ServiceKind::ExternalName("example.com".to_owned())),
     ];
     let hostname = prop::option::of(prop::sample::select(&LABELS[4..]));

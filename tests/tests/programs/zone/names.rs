@@ -11,7 +11,8 @@ pub(crate) fn around(known: Vec<Name>) -> impl Strategy<Value = Vec<u8>> {
         4 => prop::sample::select(known).prop_map(|name| name.labels().map(<[u8]>::to_vec).collect()),
         2 => composed(),
     ];
-    (labels, change(), any::<u64>()).prop_map(|(mut labels, change, upper)| {
+    let upper = prop_oneof![2 => Just(0), 3 => any::<u64>()];
+    (labels, change(), upper).prop_map(|(mut labels, change, upper)| {
         change.make(&mut labels);
         let mut name: Vec<u8> = labels
             .iter()
@@ -75,7 +76,7 @@ enum Change {
 fn change() -> impl Strategy<Value = Change> {
     let label = prop_oneof![
         3 => prop::sample::select(&LABELS[..]).prop_map(|label| label.as_bytes().to_vec()),
-        1 => prop::sample::select(vec!["_http", "_tcp", "com", "10-0-0-1", "dns-version"])
+        1 => prop::sample::select(vec!["_http", "_tcp", "com", "10-0-0-1", "dns-version", "_main", "_", "main", "ns"])
             .prop_map(|label| label.as_bytes().to_vec()),
         1 => prop::collection::vec(any::<u8>(), 1..8),
     ];
@@ -88,7 +89,7 @@ fn change() -> impl Strategy<Value = Change> {
         1 => Just(Change::Joined),
         1 => index().prop_map(Change::Empty),
         1 => (index(), 60..66_usize).prop_map(|(at, length)| Change::Long(at, length)),
-        1 => (1..18_usize, 1..40_usize).prop_map(|(count, length)| Change::Many(count, length)),
+        1 => (1..36_usize, 1..40_usize).prop_map(|(count, length)| Change::Many(count, length)),
     ]
 }
 

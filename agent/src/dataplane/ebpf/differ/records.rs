@@ -7,18 +7,25 @@ use signpost_common::{
     name::NameKey,
 };
 
+use super::wire;
+use crate::zone::{Name, Records};
+
 /// Class IN (RFC 1035 §3.2.4).
 const IN: u16 = 1;
 /// A pointer to the question's name, which is right behind the header (RFC 1035 §4.1.4).
 const QUESTION: [u8; 2] = [0xc0, 0x0c];
 
-/// The records of one name and type, all of one length.
+/// The answer to one name and type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RecordSet {
-    /// Type of the records.
+    /// The type.
     pub(super) qtype: u16,
     bytes: Vec<u8>,
     count: usize,
+    additional: usize,
+    /// They are all of one length and of one section, and any of them may come first.
+    rotated: bool,
+    flags: u8,
 }
 
 impl RecordSet {
@@ -32,11 +39,31 @@ impl RecordSet {
         Self::new(qtype::AAAA, ttl, addresses.iter().map(Ipv6Addr::octets))
     }
 
+    /// An answer that is always the same. `None` where it has no fixed form.
+    pub(super) fn fixed(name: &Name, qtype: u16, records: &Records) -> Option<Self> {
+        let written = wire::write(name, records)?;
+        Some(Self {
+            qtype,
+            bytes: written.bytes,
+            count: records.answers.len(),
+            additional: records.additional.len(),
+            rotated: false,
+            flags: if written.names {
+                AnswerHead::SMALL_LETTERS
+            } else {
+                0
+            },
+        })
+    }
+
     fn new<const N: usize>(qtype: u16, ttl: u32, data: impl Iterator<Item = [u8; N]>) -> Self {
         let mut set = Self {
             qtype,
             bytes: Vec::new(),
             count: 0,
+            additional: 0,
+            rotated: false,
+            flags: 0,
         };
         for data in data {
             set.bytes.extend(QUESTION);
@@ -47,6 +74,7 @@ impl RecordSet {
             set.bytes.extend(data);
             set.count += 1;
         }
+        set.rotated = set.count > 1;
         set
     }
 
@@ -81,12 +109,12 @@ impl RecordSet {
         ))
     }
 
-    /// One record, or several twice in a row, so that any rotation of them is one piece; then zeros.
+    /// The records, those that are rotated twice in a row, so that any rotation of them is one piece; then zeros.
     fn copies<const N: usize>(&self) -> Option<[u8; N]> {
         let mut records = [0; N];
         let length = self.bytes.len();
         records.get_mut(..length)?.copy_from_slice(&self.bytes);
-        if self.count > 1 {
+        if self.rotated {
             records
                 .get_mut(length..2 * length)?
                 .copy_from_slice(&self.bytes);
@@ -95,7 +123,7 @@ impl RecordSet {
     }
 
     fn head(&self, key: NameKey) -> AnswerHead {
-        let stride = if self.count > 1 {
+        let stride = if self.rotated {
             self.bytes.len() / self.count
         } else {
             0
@@ -104,18 +132,22 @@ impl RecordSet {
             check: key.check(),
             count: self.count as u16,
             length: self.bytes.len() as u16,
-            stride: stride as u16,
-            pad: 0,
+            stride: stride as u8,
+            flags: self.flags,
+            additional: self.additional as u16,
             sum: sum(&self.bytes),
         }
     }
 }
 
-/// The sum of 16-bit words as they lie in memory. `bytes` are of even length.
+/// The sum of 16-bit words as they lie in memory; the last one is filled up with zero.
 fn sum(bytes: &[u8]) -> u32 {
     bytes
-        .chunks_exact(2)
-        .map(|word| u32::from(u16::from_ne_bytes([word[0], word[1]])))
+        .chunks(2)
+        .map(|word| {
+            let second = word.get(1).copied().unwrap_or_default();
+            u32::from(u16::from_ne_bytes([word[0], second]))
+        })
         .sum()
 }
 

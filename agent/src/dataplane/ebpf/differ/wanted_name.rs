@@ -41,7 +41,10 @@ impl<'a> Wanted<'a> {
                 check: key.check(),
                 flags: flag(entry.complete, NameValue::COMPLETE)
                     | flag(entry.namespace, NameValue::NAMESPACE)
-                    | flag(entry.service, NameValue::SERVICE),
+                    | flag(entry.service, NameValue::SERVICE)
+                    | flag(entry.listed, NameValue::LISTED)
+                    | flag(entry.absent, NameValue::ABSENT)
+                    | flag(entry.apex, NameValue::APEX),
                 large: 0,
                 user: entry
                     .user
@@ -53,10 +56,17 @@ impl<'a> Wanted<'a> {
             large: Vec::new(),
             refused: None,
         };
-        for set in [
+        let mut sets = vec![
             RecordSet::a(&entry.a, entry.ttl),
             RecordSet::aaaa(&entry.aaaa, entry.ttl),
-        ] {
+        ];
+        for (qtype, records) in &entry.records {
+            match RecordSet::fixed(name, *qtype, records) {
+                Some(set) => sets.push(set),
+                None => want.value.user |= NameValue::type_bit(*qtype),
+            }
+        }
+        for set in sets {
             let bit = NameValue::type_bit(set.qtype);
             if set.is_empty() || want.value.user & bit != 0 {
                 continue;
@@ -75,7 +85,7 @@ impl<'a> Wanted<'a> {
 
     /// The name exists, and no more is said of it.
     pub(super) fn leave_to_user_space(&mut self, why: String) {
-        self.value.flags &= !NameValue::COMPLETE;
+        self.value.flags &= !(NameValue::COMPLETE | NameValue::LISTED);
         self.value.user = u32::MAX;
         self.value.large = 0;
         self.small.clear();
