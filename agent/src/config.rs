@@ -171,6 +171,15 @@ pub struct AgentConfig {
     #[arg(long, env = "SIGNPOST_CGROUP_ROOT", value_name = "DIR")]
     pub cgroup_root: Option<PathBuf>,
 
+    /// Who answers DNS questions about the cluster: the kernel, before any NetworkPolicy sees them, or the DNS pods alone
+    #[arg(
+        long,
+        env = "SIGNPOST_DNS_ANSWERS",
+        value_name = "WHO",
+        default_value = "kernel"
+    )]
+    pub dns_answers: DnsAnswers,
+
     /// For how many seconds negative DNS answers are given after the agent was last in sync with its source
     #[arg(
         long,
@@ -247,6 +256,24 @@ pub enum LogFormat {
     Json,
 }
 
+/// Who answers DNS questions about the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DnsAnswers {
+    /// The kernel, at the pod's interface.
+    Kernel,
+    /// The DNS pods.
+    Pods,
+}
+
+impl fmt::Display for DnsAnswers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kernel => "kernel",
+            Self::Pods => "pods",
+        })
+    }
+}
+
 /// Where objects come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -318,6 +345,7 @@ impl AgentConfig {
             "masqueradeAll": self.masquerade_all,
             "countServices": self.count_services,
             "podInterfaces": self.pod_interfaces,
+            "dnsAnswers": self.dns_answers.to_string(),
             "negativeGrace": self.negative_grace,
             "healthAddress": self.health_address,
             "metricsAddress": self.metrics_address,
@@ -349,6 +377,7 @@ impl AgentConfig {
             state_folder = ?self.instance.state_folder,
             run_folder = ?self.run_folder,
             cgroup_root = ?self.cgroup_root,
+            dns_answers = %self.dns_answers,
             negative_grace = self.negative_grace,
             health_address = %self.health_address,
             metrics_address = %self.metrics_address,

@@ -249,7 +249,7 @@ mod tests {
     fn no_name_that_is_hashed_needs_more_words_than_there_are() {
         // A label of 8 bytes and its length need two words, the second of which is nearly empty.
         let labels: Vec<String> = std::iter::repeat_n("a".repeat(8), 27)
-            .chain(std::iter::repeat_n("b".repeat(1), 5))
+            .chain(std::iter::repeat_n("b".to_owned(), 5))
             .collect();
         let name = wire(&labels.join("."));
         assert!(name.len() <= MAX_NAME && hash(&name, &keys()).is_some());
@@ -257,7 +257,7 @@ mod tests {
         let needed: usize = labels.iter().map(|label| words(label.len() + 1)).sum();
         assert!(needed <= MAX_WORDS && MAX_WORDS < keys().words.len());
         // In general: no label has more than seven bytes of its last word empty.
-        assert!((MAX_NAME - 1 + 7 * MAX_LABELS) / 8 <= MAX_WORDS);
+        const { assert!((MAX_NAME - 1 + 7 * MAX_LABELS) / 8 <= MAX_WORDS) };
     }
 
     proptest! {

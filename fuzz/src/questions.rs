@@ -270,6 +270,7 @@ fn cluster_of_examples() -> Cluster {
         ttl: 30,
         negative_grace: Duration::from_secs(300),
         handover: Handover::default(),
+        dns: true,
         cluster_ranges: Vec::new(),
         masquerade_all: false,
         cgroup_root: None,

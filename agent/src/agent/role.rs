@@ -34,7 +34,7 @@ use crate::{
         kernel::{Kernel, MapFill},
         service_health::{self, NotStarted},
     },
-    config::{AgentConfig, Source},
+    config::{AgentConfig, DnsAnswers, Source},
     dataplane::{
         Handover,
         ebpf::{EbpfConfig, EbpfDataplane, cgroup::find_root, drain, takeover, view::View},
@@ -152,6 +152,7 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
         pin_root: config.instance.bpffs_root.clone(),
         domain: zone.domain.clone(),
         ttl: zone.ttl,
+        dns: config.dns_answers == DnsAnswers::Kernel,
         negative_grace: config.negative_grace(),
         handover,
         cluster_ranges: config.cluster_cidr.clone(),

@@ -56,6 +56,8 @@ pub struct EbpfConfig {
     pub ttl: u32,
     /// For how long after [`Dataplane::in_sync`] negative answers are given.
     pub negative_grace: Duration,
+    /// DNS questions are answered in the kernel.
+    pub dns: bool,
     /// How this node stands to another proxy until [`Dataplane::set_handover`].
     pub handover: Handover,
     /// The networks that pods have their addresses from (kube-proxy's `clusterCIDR`); empty where they are not known.

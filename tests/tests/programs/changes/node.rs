@@ -39,6 +39,7 @@ impl Node {
             domain: domain.clone(),
             ttl: 30,
             negative_grace: Duration::from_secs(300),
+            dns: true,
             handover: Handover::default(),
             cluster_ranges: options.cluster_ranges(),
             masquerade_all: options.masquerade_all,

@@ -81,7 +81,7 @@ impl ConfigElement {
                 .as_secs()
                 .try_into()
                 .unwrap_or(u32::MAX),
-            flags: Config::DNS
+            flags: flag(config.dns, Config::DNS)
                 | written.flags & (Config::SERVICE_RANGES | HANDOVER)
                 | flag(config.masquerade_all, Config::MASQUERADE_ALL)
                 | flag(!config.cluster_ranges.is_empty(), Config::CLUSTER_RANGES),

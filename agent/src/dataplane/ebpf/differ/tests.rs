@@ -32,6 +32,7 @@ fn config() -> EbpfConfig {
         ttl: 30,
         negative_grace: Duration::from_secs(300),
         handover: Handover::default(),
+        dns: true,
         cluster_ranges: Vec::new(),
         masquerade_all: false,
         count_services: false,
