@@ -86,7 +86,6 @@ fn main() -> Result<(), String> {
 
 fn linker(root: &Path) -> Result<PathBuf, String> {
     let own = root.join("target/tools/bin/bpf-linker");
-    println!("cargo::rerun-if-env-changed=PATH");
     let paths = env::var_os("PATH").unwrap_or_default();
     std::iter::once(own)
         .chain(env::split_paths(&paths).map(|folder| folder.join("bpf-linker")))

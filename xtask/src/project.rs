@@ -29,9 +29,18 @@ pub(crate) fn tools() -> PathBuf {
 }
 
 /// The cargo that runs this task, in the workspace's root.
+///
+/// What cargo has told this program about itself is taken away: build scripts look at it, and dependencies would be built
+/// anew whenever a task and a plain `cargo build` take turns.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root()).env("PATH", path());
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(name);
+        }
+    }
     command
 }
 
