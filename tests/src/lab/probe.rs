@@ -19,6 +19,8 @@ pub enum Protocol {
     Tcp,
     /// A connected socket each time, so that only answers from the address that was asked count.
     Udp,
+    /// An ICMP echo request each time; the port says nothing.
+    Ping,
 }
 
 /// A question that is put a number of times.

@@ -71,15 +71,25 @@ pub(crate) const ON_PURPOSE: &[Difference] = &[
         },
     },
     Difference {
-        why: "a datagram of a connected socket of the host to an address that no Service has vanishes: sockets are \
-              connected without a packet, to learn the source address that there would be; kube-proxy's rule keeps it \
-              from leaving, which says EPERM",
+        why: "a datagram of a connected socket of the host, or its ping, to an address that no Service has vanishes: no \
+              program sees them before they leave; kube-proxy's rule keeps them from leaving, which says EPERM",
         instead: |look, kube_proxy| {
             (look.is_of_host()
-                && look.protocol == Protocol::Udp
+                && look.protocol != Protocol::Tcp
                 && *kube_proxy == Observed::Denied
                 && look.case.target.at == At::Unallocated)
                 .then_some(Observed::Silence)
+        },
+    },
+    Difference {
+        why: "a process of the host that pings a Service is refused; kube-proxy's rule keeps its packet from leaving, \
+              which says EPERM",
+        instead: |look, kube_proxy| {
+            (look.is_of_host()
+                && look.protocol == Protocol::Ping
+                && *kube_proxy == Observed::Denied
+                && look.case.target.at == At::ClusterIp)
+                .then_some(Observed::Refused)
         },
     },
     Difference {

@@ -139,6 +139,11 @@ impl Scenario {
         self.last(|case| case.protocols = vec![Protocol::Udp])
     }
 
+    /// By ping.
+    pub(crate) fn ping(self) -> Self {
+        self.last(|case| case.protocols = vec![Protocol::Ping])
+    }
+
     /// With one family alone.
     pub(crate) fn only(self, family: Family) -> Self {
         self.last(|case| case.families = vec![family])

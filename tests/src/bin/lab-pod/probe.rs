@@ -5,13 +5,17 @@ use std::{
     collections::{BTreeSet, HashMap},
     io::{self, BufRead as _, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::AsRawFd as _,
     rc::Rc,
     time::Duration,
 };
 
 use anyhow::{Context as _, ensure};
 use futures::{StreamExt as _, stream};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::{
+    resource::{Resource, getrlimit, setrlimit},
+    socket::{AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, connect, socket},
+};
 use signpost_tests::lab::probe::{Protocol, Question, Seen, Sight};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
@@ -80,6 +84,8 @@ fn next_port(question: &Question) -> u16 {
 enum Connection {
     Tcp(BufReader<TcpStream>),
     Udp(UdpSocket),
+    /// A raw socket of ICMP, which is sent to and received from like one of UDP.
+    Ping(UdpSocket, IpAddr),
 }
 
 async fn ask_all(questions: &[Question], kept: &Kept) -> Vec<Sight> {
@@ -172,12 +178,25 @@ async fn open(question: &Question) -> anyhow::Result<Connection> {
             socket.connect(question.to).await?;
             Ok(Connection::Udp(socket))
         }
+        Protocol::Ping => {
+            let (family, protocol) = match question.to {
+                SocketAddr::V4(_) => (AddressFamily::Inet, SockProtocol::Icmp),
+                SocketAddr::V6(_) => (AddressFamily::Inet6, SockProtocol::IcmpV6),
+            };
+            let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+            let socket = socket(family, SockType::Raw, flags, protocol)?;
+            let to = SockaddrStorage::from(SocketAddr::new(question.to.ip(), 0));
+            connect(socket.as_raw_fd(), &to)?;
+            let socket = UdpSocket::from_std(std::net::UdpSocket::from(socket))?;
+            Ok(Connection::Ping(socket, question.to.ip()))
+        }
     }
 }
 
 async fn speak(connection: &mut Connection) -> anyhow::Result<Seen> {
     let mut line = String::new();
     match connection {
+        Connection::Ping(socket, to) => return ping(socket, *to).await,
         Connection::Tcp(stream) => {
             stream.write_all(b"?\n").await?;
             stream.read_line(&mut line).await?;
@@ -201,6 +220,42 @@ async fn speak(connection: &mut Connection) -> anyhow::Result<Seen> {
         by: name.to_owned(),
         to: client.parse()?,
     })
+}
+
+/// Asks whether somebody is there, until somebody says so or says that nobody is.
+async fn ping(socket: &UdpSocket, to: IpAddr) -> anyhow::Result<Seen> {
+    // Types of an echo request, its reply, and an unreachable destination; the code of a port; where the header begins.
+    let (request, reply, unreachable, port, at) = match to {
+        IpAddr::V4(_) => (8, 0, 3, 3, 20),
+        IpAddr::V6(_) => (128, 129, 1, 4, 0),
+    };
+    // The kernel works out the checksum of ICMPv6 alone: of this message it is the first word's complement.
+    let message = [request, 0, !request, 0xff, 0, 0, 0, 0];
+    let mut buffer = [0; 512];
+    loop {
+        socket.send(&message).await?;
+        let answered = timeout(AGAIN, async {
+            loop {
+                let length = socket.recv(&mut buffer).await?;
+                // The error is there as a message too.
+                match buffer[..length].get(at..at + 2) {
+                    Some([kind, _]) if *kind == reply => {
+                        return Ok(Seen::Answer {
+                            by: "ping".to_owned(),
+                            to,
+                        });
+                    }
+                    Some([kind, code]) if *kind == unreachable && *code == port => {
+                        return Ok(Seen::Refused);
+                    }
+                    _ => {}
+                }
+            }
+        });
+        if let Ok(answered) = answered.await {
+            return answered;
+        }
+    }
 }
 
 fn seen(done: Result<anyhow::Result<Seen>, tokio::time::error::Elapsed>) -> Seen {

@@ -40,6 +40,18 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             .tcp()
             .sees(Host(One), UNALLOCATED, denied())
             .udp(),
+        Scenario::new("nobody answers a ping to a Service")
+            .step([cluster_ip().slice([ready(A1)])])
+            .sees(Pod(One), VIP, refused())
+            .ping()
+            .sees(Host(One), VIP, denied())
+            .ping()
+            .sees(Pod(One), UNALLOCATED, silence())
+            .ping()
+            // With IPv6 the drop at the device shows as ENOBUFS.
+            .sees(Host(One), UNALLOCATED, denied())
+            .ping()
+            .only(V4),
         Scenario::new("ports of the endpoints may differ from the Service's")
             .step([cluster_ip()
                 .ports(&[Port::tcp(80).to(8081), Port::udp(80).to(8082)])
