@@ -317,3 +317,13 @@ pub struct ServiceValue {
 }
 
 const _: () = assert!(size_of::<ServiceValue>() == 200);
+
+impl ServiceValue {
+    /// Namespace, name and port name without the padding; empty where a name is no text.
+    pub fn names(&self) -> [&str; 3] {
+        [&self.namespace, &self.name, &self.port_name].map(|padded| {
+            let end = padded.iter().position(|byte| *byte == 0);
+            core::str::from_utf8(&padded[..end.unwrap_or(padded.len())]).unwrap_or_default()
+        })
+    }
+}

@@ -7,7 +7,7 @@ use prometheus_client::{
     encoding::{DescriptorEncoder, EncodeMetric as _},
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
-use signpost_common::Cause;
+use signpost_common::{Cause, count::ServiceCount, service::ServiceValue};
 
 /// How full a map is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +35,12 @@ pub trait Kernel: fmt::Debug + Send + Sync {
     /// # Errors
     /// Where the maps cannot be read.
     fn maps(&self) -> anyhow::Result<Vec<MapFill>>;
+
+    /// What went through each service port; empty where nothing is counted.
+    ///
+    /// # Errors
+    /// Where the maps cannot be read.
+    fn services(&self) -> anyhow::Result<Vec<(ServiceValue, ServiceCount)>>;
 }
 
 /// Turns what a [`Kernel`] says into metrics. What cannot be read is left out, with a line in the log.
@@ -79,8 +85,64 @@ impl Collector for KernelCollector {
                 ConstGauge::new(get(map)).encode(family.encode_family(&labels)?)?;
             }
         }
-        Ok(())
+        match self.0.services() {
+            Ok(services) if services.is_empty() => Ok(()),
+            Ok(services) => encode_services(&mut encoder, &services),
+            Err(error) => {
+                tracing::warn!("what Services are used cannot be read: {error:#}");
+                Ok(())
+            }
+        }
     }
+}
+
+fn encode_services(
+    encoder: &mut DescriptorEncoder<'_>,
+    services: &[(ServiceValue, ServiceCount)],
+) -> fmt::Result {
+    type Get = fn(&ServiceCount) -> u64;
+    let metrics: [(&str, &str, Get); 5] = [
+        (
+            "service_connections",
+            "Connections and flows of datagrams that were opened to a service port",
+            |count| count.connections,
+        ),
+        (
+            "service_packets_in",
+            "Packets of clients to a service port, but those of the node's own processes",
+            |count| count.packets_in,
+        ),
+        (
+            "service_bytes_in",
+            "Bytes of these packets, from the IP header on",
+            |count| count.bytes_in,
+        ),
+        (
+            "service_packets_out",
+            "Packets of a service port's backends to its clients, but to the node's own processes",
+            |count| count.packets_out,
+        ),
+        (
+            "service_bytes_out",
+            "Bytes of these packets, from the IP header on",
+            |count| count.bytes_out,
+        ),
+    ];
+    for (name, help, get) in metrics {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (service, count) in services {
+            let [namespace, name, port] = service.names();
+            let ip_family = if service.family == 4 { "IPv4" } else { "IPv6" };
+            let labels = [
+                ("namespace", namespace),
+                ("service", name),
+                ("port", port),
+                ("ip_family", ip_family),
+            ];
+            ConstCounter::new(get(count)).encode(family.encode_family(&labels)?)?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -105,6 +167,27 @@ mod tests {
                 memory: 4096,
             }])
         }
+
+        fn services(&self) -> anyhow::Result<Vec<(ServiceValue, ServiceCount)>> {
+            let padded = |text: &[u8]| std::array::from_fn(|at| *text.get(at).unwrap_or(&0));
+            let service = ServiceValue {
+                namespace: padded(b"shop"),
+                name: padded(b"cart"),
+                port_name: padded(b"http"),
+                protocol: 6,
+                family: 6,
+                pad: [0; 2],
+                generation: 0,
+            };
+            let count = ServiceCount {
+                connections: 2,
+                packets_in: 10,
+                bytes_in: 1000,
+                packets_out: 8,
+                bytes_out: 5000,
+            };
+            Ok(vec![(service, count)])
+        }
     }
 
     #[test]
@@ -117,6 +200,11 @@ mod tests {
             "signpost_map_entries{map=\"flows\"} 3",
             "signpost_map_capacity{map=\"flows\"} 100",
             "signpost_map_memory_bytes{map=\"flows\"} 4096",
+            "signpost_service_connections_total{namespace=\"shop\",service=\"cart\",port=\"http\",ip_family=\"IPv6\"} 2",
+            "signpost_service_packets_in_total{namespace=\"shop\",service=\"cart\",port=\"http\",ip_family=\"IPv6\"} 10",
+            "signpost_service_bytes_in_total{namespace=\"shop\",service=\"cart\",port=\"http\",ip_family=\"IPv6\"} 1000",
+            "signpost_service_packets_out_total{namespace=\"shop\",service=\"cart\",port=\"http\",ip_family=\"IPv6\"} 8",
+            "signpost_service_bytes_out_total{namespace=\"shop\",service=\"cart\",port=\"http\",ip_family=\"IPv6\"} 5000",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, anyhow, ensure};
 use axum::Router;
 use ipnet::IpNet;
-use signpost_common::{Cause, device::DeviceValue};
+use signpost_common::{Cause, count::ServiceCount, device::DeviceValue, service::ServiceValue};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -467,6 +467,10 @@ impl Kernel for Pinned {
             memory: f.memory,
         });
         Ok(fill.collect())
+    }
+
+    fn services(&self) -> anyhow::Result<Vec<(ServiceValue, ServiceCount)>> {
+        Ok(View::open(&self.0)?.service_counts()?)
     }
 }
 

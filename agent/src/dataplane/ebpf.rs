@@ -13,7 +13,7 @@ use std::{
 use anyhow::Context;
 use ipnet::IpNet;
 use serde::Serialize;
-use signpost_common::{Address, count::ServiceCount, device::DeviceValue};
+use signpost_common::{Address, device::DeviceValue};
 
 use self::{
     abandoned::Abandoned,
@@ -64,7 +64,7 @@ pub struct EbpfConfig {
     pub cluster_ranges: Vec<IpNet>,
     /// All traffic to ClusterIPs is masqueraded.
     pub masquerade_all: bool,
-    /// What goes through each service port is counted ([`EbpfDataplane::service_counts`]).
+    /// What goes through each service port is counted ([`View::service_counts`](view::View::service_counts)).
     pub count_services: bool,
     /// Root of the cgroup2 hierarchy: its processes in this network namespace are the host's. `None` where there is
     /// none, see [`cgroup::find_root`].
@@ -228,15 +228,6 @@ impl EbpfDataplane {
     /// None once the dataplane is open.
     pub fn dns_alive_fd(&self) -> anyhow::Result<BorrowedFd<'_>> {
         Ok(self.tables.map::<DnsAlive>()?)
-    }
-
-    /// What went through each service port since it came, by its id: see
-    /// [`signpost_common::service::ServiceValue`] for whose that is. Empty where nothing is counted.
-    ///
-    /// # Errors
-    /// Where the map cannot be read.
-    pub fn service_counts(&self) -> anyhow::Result<BTreeMap<u32, ServiceCount>> {
-        counts::read(&self.tables).context("cannot read what service ports are used")
     }
 
     /// Keeps clear of what another proxy's connections have. Before programs are attached.

@@ -13,8 +13,6 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use hickory_proto::rr::RecordType;
-use netlink_packet_route::route::RouteType;
-use rtnetlink::RouteMessageBuilder;
 
 use super::{
     figure::{Figure, Reach},
@@ -23,7 +21,10 @@ use super::{
     site::{ANSWERS, DNS},
     statistics::Estimate,
 };
-use crate::lab::{Agent, Cni, Lab, Pod, links::add_route};
+use crate::lab::{
+    Agent, Cni, Lab, Pod,
+    links::{add_local_route, add_route},
+};
 
 /// Services.
 pub(super) const SERVICES: u32 = 10_000;
@@ -191,16 +192,7 @@ pub(super) fn serve_all(lab: &Lab) -> anyhow::Result<()> {
     let (one, two) = (lab.node("one")?, lab.node("two")?);
     let network = (PODS.0.into(), PODS.1);
     add_route(one.namespace(), network, Some(two.addresses()[0]), "eth0")?;
-    two.namespace().netlink(async |netlink| {
-        const LOOPBACK: u32 = 1;
-        let route = RouteMessageBuilder::<Ipv4Addr>::new()
-            .destination_prefix(PODS.0, PODS.1)
-            .kind(RouteType::Local)
-            .table_id(libc::RT_TABLE_LOCAL.into())
-            .output_interface(LOOPBACK)
-            .build();
-        Ok(netlink.route().add(route).execute().await?)
-    })?;
+    add_local_route(two.namespace(), network)?;
     let listener = two
         .namespace()
         .run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, ANSWERS)))??;

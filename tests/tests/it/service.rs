@@ -1,8 +1,16 @@
 //! From a pod through a ClusterIP to a backend and back.
 
-use signpost_tests::lab::client::{Conversation, Datagrams};
+use anyhow::Context as _;
+use signpost_tests::lab::{
+    Agent, Lab,
+    agent::fetch,
+    client::{Conversation, Datagrams},
+};
 
 use crate::small::{CNIS, PATIENCE, Small, answering, ask, get};
+
+/// Where an agent's metrics are.
+const METRICS: u16 = 10249;
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
@@ -152,5 +160,38 @@ fn one_client_port_reaches_two_services_that_share_a_backend() -> anyhow::Result
         })??;
         assert!(small.agents[0].counter("flow_clash")? > 0, "{cni:?}");
     }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn what_goes_through_a_service_shows_in_the_metrics_where_it_is_counted() -> anyhow::Result<()> {
+    let lab = Lab::builder().node("one", CNIS[0]).start()?;
+    let node = lab.node("one")?.clone();
+    let source = format!("files:{}", node.manifests().display());
+    let agent = Agent::with_flags(&node, &["--source", &source, "--count-services"])?;
+    let mut small = Small::over(lab, vec![agent]);
+    let client = small.client("one", "client")?;
+    small.server("web", "one", "web")?;
+    let vip = small.service("web")?;
+    answering(&client, vip)?;
+
+    let connections = || {
+        let text = node.namespace().run(|| fetch(METRICS, "/metrics"))??;
+        let counted = text.lines().find_map(|line| {
+            let labels = line.strip_prefix("signpost_service_connections_total{")?;
+            let (labels, number) = labels.split_once("} ")?;
+            let ours = labels.contains("namespace=\"default\",service=\"web\"")
+                && labels.contains("ip_family=\"IPv4\"")
+                && labels.contains("port=\"tcp\"");
+            ours.then(|| number.parse::<u64>().ok()).flatten()
+        });
+        counted.with_context(|| format!("no such line in\n{text}"))
+    };
+    let before = connections()?;
+    for _ in 0..3 {
+        get(&client, vip.v4)?;
+    }
+    assert_eq!(connections()? - before, 3);
     Ok(())
 }

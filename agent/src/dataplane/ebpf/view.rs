@@ -3,11 +3,11 @@
 use std::{collections::BTreeMap, io, os::fd::AsFd as _, path::Path};
 
 use anyhow::{Context as _, ensure};
-use signpost_common::Cause;
+use signpost_common::{Cause, count::ServiceCount, service::ServiceValue};
 
 use super::{
-    pins, sys,
-    tables::{self, Counters, KernelTables, Table, Tables as _},
+    counts, pins, sys,
+    tables::{self, Counters, KernelTables, Services, Table, Tables as _},
 };
 
 /// The maps.
@@ -91,14 +91,29 @@ impl View {
         Cause::ALL.iter().map(sum).collect()
     }
 
+    /// What went through each service port since it came. Empty where nothing is counted.
+    ///
+    /// # Errors
+    /// Where the maps cannot be read.
+    pub fn service_counts(&self) -> io::Result<Vec<(ServiceValue, ServiceCount)>> {
+        let mut all = Vec::new();
+        for (id, count) in counts::read(&self.tables)? {
+            // What is gone since has no name any more.
+            if let Some(service) = self.get::<Services>(&id)? {
+                all.push((service, count));
+            }
+        }
+        Ok(all)
+    }
+
     /// How full the maps are that can be.
     ///
     /// # Errors
     /// Where a map cannot be read.
     pub fn fill(&self) -> io::Result<Vec<Fill>> {
         use tables::{
-            Addresses, Flows, Fragments, Frontends, LargeAnswers, Members, NameTexts, Names,
-            Services, Slots, SmallAnswers, Sockets,
+            Addresses, Flows, Fragments, Frontends, LargeAnswers, Members, NameTexts, Names, Slots,
+            SmallAnswers, Sockets,
         };
         Ok(vec![
             self.fill_of::<Addresses>()?,
