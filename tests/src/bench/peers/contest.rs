@@ -157,11 +157,9 @@ impl Contest {
 
     /// Makes it so many Services, and waits until all contestants carry them out.
     pub(super) fn grow(&mut self, services: u32) -> Result<()> {
-        let near = self.contestants[0].site.near.v4();
-        self.objects.create_many(self.services..services, near)?;
-        let last = SocketAddr::from((scale::service_ip(services - 1), 80));
         let first = SocketAddr::from((scale::service_ip(self.services), 80));
-        self.services = services;
+        let last = SocketAddr::from((scale::service_ip(services - 1), 80));
+        self.fill_up(services)?;
         for contestant in &self.contestants {
             if contestant.way == Way::Direct {
                 continue;
@@ -180,6 +178,14 @@ impl Contest {
                 )
             })?;
         }
+        Ok(())
+    }
+
+    /// Makes it so many Services for whoever comes later.
+    pub(super) fn fill_up(&mut self, services: u32) -> Result<()> {
+        let near = self.contestants[0].site.near.v4();
+        self.objects.create_many(self.services..services, near)?;
+        self.services = self.services.max(services);
         Ok(())
     }
 

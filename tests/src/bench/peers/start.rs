@@ -30,6 +30,7 @@ struct Start {
 pub(super) fn run(mut contest: Contest) -> Result<Vec<Figure>> {
     let progress = Progress::new("start", STARTS);
     contest.leave_alone();
+    contest.fill_up(scale::SERVICES)?;
     contest.objects.give_many_endpoints(scale::SERVICES)?;
     let mut starts = Vec::new();
     for _ in 0..STARTS {
