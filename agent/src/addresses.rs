@@ -85,7 +85,7 @@ async fn list(handle: &Handle) -> Result<LocalAddresses, rtnetlink::Error> {
 }
 
 /// The interface's own address; on a point-to-point link the other attribute is the peer's.
-fn address(message: &AddressMessage) -> Option<IpAddr> {
+pub(crate) fn address(message: &AddressMessage) -> Option<IpAddr> {
     let mut of_link = None;
     for attribute in &message.attributes {
         match attribute {

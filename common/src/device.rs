@@ -6,8 +6,8 @@ use crate::Address;
 
 /// Value of the `devices` map (key: interface index as `u32` in host byte order): the addresses that masqueraded
 /// packets get when they leave by it, as `MASQUERADE` of netfilter would choose them. Unspecified where there is none.
-/// Interfaces without an element or address
-/// have that of [`DeviceValue::ANY`].
+/// Interfaces without an element or an
+/// address have that of [`DeviceValue::ANY`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, NoUninit, AnyBitPattern)]
 pub struct DeviceValue {

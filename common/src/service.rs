@@ -319,11 +319,18 @@ pub struct ServiceValue {
 const _: () = assert!(size_of::<ServiceValue>() == 200);
 
 impl ServiceValue {
-    /// Namespace, name and port name without the padding; empty where a name is no text.
-    pub fn names(&self) -> [&str; 3] {
-        [&self.namespace, &self.name, &self.port_name].map(|padded| {
-            let end = padded.iter().position(|byte| *byte == 0);
-            core::str::from_utf8(&padded[..end.unwrap_or(padded.len())]).unwrap_or_default()
-        })
+    /// Namespace, name and port name, without the padding. `None` where one is no text, which no agent writes.
+    pub fn names(&self) -> Option<[&str; 3]> {
+        Some([
+            text(&self.namespace)?,
+            text(&self.name)?,
+            text(&self.port_name)?,
+        ])
     }
+}
+
+/// Text that is filled up with zeros.
+fn text(padded: &[u8]) -> Option<&str> {
+    let end = padded.iter().position(|byte| *byte == 0);
+    core::str::from_utf8(&padded[..end.unwrap_or(padded.len())]).ok()
 }

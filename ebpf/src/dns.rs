@@ -162,18 +162,15 @@ fn resolve<P: Packet, T: Tables>(
     if (value.user | value.large) & bit != 0 || value.flags & NameValue::COMPLETE == 0 {
         return Err(Cause::DnsUser);
     }
-    if value.flags & (NameValue::ABSENT | NameValue::APEX) != 0 {
-        if value.flags & NameValue::ABSENT != 0 {
-            negative::write(packet, tables, config, scratch, answer::NXDOMAIN)?;
-            return Ok(Cause::DnsNxdomain);
-        }
-        if qtype == qtype::SOA {
-            negative::write(packet, tables, config, scratch, answer::NOERROR)?;
-            scratch.records.authority = false;
-            return Ok(Cause::DnsAnswered);
-        }
+    if value.flags & NameValue::ABSENT != 0 {
+        negative::write(packet, tables, config, scratch, answer::NXDOMAIN)?;
+        return Ok(Cause::DnsNxdomain);
     }
     negative::write(packet, tables, config, scratch, answer::NOERROR)?;
+    if value.flags & NameValue::APEX != 0 && qtype == qtype::SOA {
+        scratch.records.authority = false;
+        return Ok(Cause::DnsAnswered);
+    }
     Ok(Cause::DnsNodata)
 }
 

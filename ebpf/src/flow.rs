@@ -66,13 +66,11 @@ pub fn follow<P: Packet, T: Tables>(
         cause = Cause::Translated;
         match leaves(tables, headers, segment, work) {
             Leaves::No => {}
-            Leaves::Reopened => {
+            why => {
                 tables.remove_flow(&work.key);
-                return Ok(Verdict::Continue);
-            }
-            Leaves::Because(cause) => {
-                tables.remove_flow(&work.key);
-                tables.count(cause);
+                if let Leaves::Because(cause) = why {
+                    tables.count(cause);
+                }
                 return Ok(Verdict::Continue);
             }
         }

@@ -5,6 +5,7 @@
 //! programs and writes their status. So Deployments, DaemonSets and EndpointSlices are what the real controllers make
 //! of them, and signpost comes into the cluster as it does anywhere: by `kubectl apply -k deploy/base`.
 
+pub mod client;
 pub mod control_plane;
 pub mod core_dns;
 pub mod kube_proxy;

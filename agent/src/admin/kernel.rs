@@ -131,7 +131,7 @@ fn encode_services(
     for (name, help, get) in metrics {
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         for (service, count) in services {
-            let [namespace, name, port] = service.names();
+            let [namespace, name, port] = service.names().unwrap_or_default();
             let ip_family = if service.family == 4 { "IPv4" } else { "IPv6" };
             let labels = [
                 ("namespace", namespace),

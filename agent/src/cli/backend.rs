@@ -13,7 +13,7 @@ use signpost_common::{
 
 use super::{
     output::{Row, or_dash, yes},
-    service::{protocol, text},
+    service::protocol,
 };
 
 /// An endpoint of a service port, as the kernel has it.
@@ -91,11 +91,13 @@ pub fn backend_rows(
         // A member without its service port is being removed at this moment.
         .filter_map(|(key, value)| {
             let service = services.get(&key.service)?;
+            let [namespace, name, port_name] =
+                service.names().unwrap_or_default().map(str::to_owned);
             let flag = |flag| value.flags & flag != 0;
             Some(BackendRow {
-                namespace: text(&service.namespace),
-                name: text(&service.name),
-                port_name: text(&service.port_name),
+                namespace,
+                name,
+                port_name,
                 protocol: protocol(service.protocol),
                 backend: SocketAddr::new(IpAddr::from(key.address), key.port.get()),
                 chosen: flag(MemberValue::CHOSEN),

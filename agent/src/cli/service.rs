@@ -141,10 +141,12 @@ pub fn service_rows(
             let (mut frontends, value) = by_service.remove(&id).unwrap_or_default();
             frontends.sort();
             let flag = |flag| value.flags & flag != 0;
+            let [namespace, name, port_name] =
+                service.names().unwrap_or_default().map(str::to_owned);
             ServiceRow {
-                namespace: text(&service.namespace),
-                name: text(&service.name),
-                port_name: text(&service.port_name),
+                namespace,
+                name,
+                port_name,
                 protocol: protocol(service.protocol),
                 frontends,
                 backends: value.cluster,
@@ -163,12 +165,6 @@ pub fn service_rows(
         (key(a), &a.protocol, &a.frontends).cmp(&(key(b), &b.protocol, &b.frontends))
     });
     rows
-}
-
-/// A text that is padded with zero bytes.
-pub fn text(padded: &[u8]) -> String {
-    let end = padded.iter().position(|b| *b == 0);
-    String::from_utf8_lossy(&padded[..end.unwrap_or(padded.len())]).into_owned()
 }
 
 /// Name of an IP protocol number.

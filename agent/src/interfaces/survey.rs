@@ -12,6 +12,7 @@ use netlink_packet_route::{
 };
 
 use super::{Interface, Patterns, Place};
+use crate::addresses::address;
 
 /// Kinds of interfaces whose packets begin with the IP header.
 const BARE: [LinkLayerType; 8] = [
@@ -202,19 +203,6 @@ fn is_usable(message: &AddressMessage) -> bool {
         }
     }
     message.header.family != AddressFamily::Inet6 || !flags.intersects(NOT)
-}
-
-/// On a point-to-point link the other attribute is the peer's.
-fn address(message: &AddressMessage) -> Option<IpAddr> {
-    let mut of_link = None;
-    for attribute in &message.attributes {
-        match attribute {
-            AddressAttribute::Local(address) => return Some(*address),
-            AddressAttribute::Address(address) => of_link = Some(*address),
-            _ => {}
-        }
-    }
-    of_link
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ pub mod status;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
@@ -28,7 +28,7 @@ use kube::{
 };
 use tokio::{sync::oneshot, time::MissedTickBehavior};
 
-use super::node::ClusterNode;
+use super::{client::client, node::ClusterNode};
 use crate::lab;
 use sandbox::Sandbox;
 
@@ -248,15 +248,6 @@ impl Iterator for Patience {
 
 impl kube::runtime::utils::Backoff for Patience {
     fn reset(&mut self) {}
-}
-
-async fn client(kubeconfig: &Path) -> Result<Client> {
-    let config = kube::Config::from_custom_kubeconfig(
-        kube::config::Kubeconfig::read_from(kubeconfig)?,
-        &kube::config::KubeConfigOptions::default(),
-    )
-    .await?;
-    Ok(Client::try_from(config)?)
 }
 
 fn locked(running: &Mutex<Running>) -> std::sync::MutexGuard<'_, Running> {

@@ -7,9 +7,9 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kube::{
     Api, Client,
     api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, PostParams},
-    config::{KubeConfigOptions, Kubeconfig},
 };
 use serde_json::{Value, json};
+use signpost_tests::cluster::client::client;
 
 use crate::objects::{Key, Kind, Objects};
 
@@ -27,14 +27,7 @@ impl Server {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let client = runtime.block_on(async {
-            let config = kube::Config::from_custom_kubeconfig(
-                Kubeconfig::read_from(kubeconfig)?,
-                &KubeConfigOptions::default(),
-            )
-            .await?;
-            anyhow::Ok(Client::try_from(config)?)
-        })?;
+        let client = runtime.block_on(client(kubeconfig))?;
         Ok(Self { client, runtime })
     }
 

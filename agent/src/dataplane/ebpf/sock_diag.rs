@@ -9,7 +9,7 @@ use netlink_packet_core::{
 use netlink_packet_sock_diag::{
     SockDiagDestroy, SockDiagMessage,
     constants::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP},
-    inet::{ExtensionFlags, InetRequest, SocketId, StateFlags},
+    inet::{ExtensionFlags, InetRequest, InetResponse, InetResponseHeader, SocketId, StateFlags},
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
 use signpost_common::{Address, Port};
@@ -39,31 +39,19 @@ impl Connected {
 /// # Errors
 /// `ENOENT` where the kernel lacks CONFIG_INET_UDP_DIAG.
 pub(super) fn connected_udp() -> io::Result<Vec<Connected>> {
-    let socket = open()?;
     let mut found = Vec::new();
-    for (family, id) in [
-        (AF_INET, SocketId::new_v4()),
-        (AF_INET6, SocketId::new_v6()),
-    ] {
-        let request = request(family, StateFlags::ESTABLISHED, id);
-        send(
-            &socket,
-            NLM_F_REQUEST | NLM_F_DUMP,
-            SockDiagMessage::InetRequest(request).into(),
-        )?;
-        receive(&socket, |message| {
-            if let SockDiagMessage::InetResponse(response) = message {
-                let id = response.header.socket_id;
-                found.push(Connected {
-                    cookie: cookie(&id),
-                    address: id.destination_address.into(),
-                    port: Port::new(id.destination_port),
-                    family,
-                    id,
-                });
-            }
-        })?;
-    }
+    dump(IPPROTO_UDP, StateFlags::ESTABLISHED, |response| {
+        let InetResponseHeader {
+            family, socket_id, ..
+        } = response.header;
+        found.push(Connected {
+            cookie: cookie(&socket_id),
+            address: socket_id.destination_address.into(),
+            port: Port::new(socket_id.destination_port),
+            family,
+            id: socket_id,
+        });
+    })?;
     Ok(found)
 }
 
@@ -72,28 +60,11 @@ pub(super) fn connected_udp() -> io::Result<Vec<Connected>> {
 /// # Errors
 /// `ENOENT` where the kernel lacks CONFIG_INET_TCP_DIAG or CONFIG_INET_UDP_DIAG.
 pub(super) fn cookies() -> io::Result<HashSet<u64>> {
-    let socket = open()?;
     let mut found = HashSet::new();
     for protocol in [IPPROTO_TCP, IPPROTO_UDP] {
-        for (family, id) in [
-            (AF_INET, SocketId::new_v4()),
-            (AF_INET6, SocketId::new_v6()),
-        ] {
-            let request = InetRequest {
-                protocol,
-                ..request(family, StateFlags::all(), id)
-            };
-            send(
-                &socket,
-                NLM_F_REQUEST | NLM_F_DUMP,
-                SockDiagMessage::InetRequest(request).into(),
-            )?;
-            receive(&socket, |message| {
-                if let SockDiagMessage::InetResponse(response) = message {
-                    found.insert(cookie(&response.header.socket_id));
-                }
-            })?;
-        }
+        dump(protocol, StateFlags::all(), |response| {
+            found.insert(cookie(&response.header.socket_id));
+        })?;
     }
     Ok(found)
 }
@@ -142,6 +113,31 @@ fn cookie(id: &SocketId) -> u64 {
     let low = u32::from_ne_bytes([a, b, c, d]);
     let high = u32::from_ne_bytes([e, f, g, h]);
     u64::from(high) << 32 | u64::from(low)
+}
+
+/// Asks for all sockets of a protocol in these states, of both families.
+fn dump(protocol: u8, states: StateFlags, mut visit: impl FnMut(InetResponse)) -> io::Result<()> {
+    let socket = open()?;
+    for (family, id) in [
+        (AF_INET, SocketId::new_v4()),
+        (AF_INET6, SocketId::new_v6()),
+    ] {
+        let request = InetRequest {
+            protocol,
+            ..request(family, states.clone(), id)
+        };
+        send(
+            &socket,
+            NLM_F_REQUEST | NLM_F_DUMP,
+            SockDiagMessage::InetRequest(request).into(),
+        )?;
+        receive(&socket, |message| {
+            if let SockDiagMessage::InetResponse(response) = message {
+                visit(*response);
+            }
+        })?;
+    }
+    Ok(())
 }
 
 fn request(family: u8, states: StateFlags, socket_id: SocketId) -> InetRequest {

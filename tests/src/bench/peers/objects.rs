@@ -18,7 +18,6 @@ use k8s_openapi::{
 use kube::{
     Api, Client,
     api::{ListParams, Patch, PatchParams, PostParams},
-    config::{KubeConfigOptions, Kubeconfig},
     core::Resource,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -27,7 +26,7 @@ use tokio::runtime::Runtime;
 
 use crate::{
     bench::{scale, site::ANSWERS},
-    cluster::node::ClusterNode,
+    cluster::{client::client, node::ClusterNode},
     lab::Lab,
 };
 
@@ -46,15 +45,7 @@ impl Objects {
             .worker_threads(1)
             .enable_all()
             .build()?;
-        let client = runtime.block_on(async {
-            let mut config = kube::Config::from_custom_kubeconfig(
-                Kubeconfig::read_from(kubeconfig)?,
-                &KubeConfigOptions::default(),
-            )
-            .await?;
-            config.read_timeout = Some(Duration::from_secs(120));
-            anyhow::Ok(Client::try_from(config)?)
-        })?;
+        let client = runtime.block_on(client(kubeconfig))?;
         Ok(Self { client, runtime })
     }
 

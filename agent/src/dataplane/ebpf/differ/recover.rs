@@ -161,31 +161,15 @@ fn take_run(slots: &mut BTreeMap<u32, SlotValue>, first: u32) -> Vec<Place> {
 }
 
 fn port_name(value: &ServiceValue) -> Option<PortName> {
-    let ServiceValue {
-        namespace,
-        name,
-        port_name,
-        protocol,
-        family,
-        ..
-    } = value;
+    let [namespace, name, port] = value.names()?;
     Some(PortName {
-        service: ObjectName::new(text(namespace)?, text(name)?),
-        port: text(port_name)?.into(),
-        protocol: Protocol::from_number(*protocol)?,
-        family: match family {
+        service: ObjectName::new(namespace, name),
+        port: port.into(),
+        protocol: Protocol::from_number(value.protocol)?,
+        family: match value.family {
             4 => Family::V4,
             6 => Family::V6,
             _ => return None,
         },
     })
-}
-
-/// Text that is filled up with zeros.
-fn text(padded: &[u8]) -> Option<&str> {
-    let end = padded
-        .iter()
-        .position(|byte| *byte == 0)
-        .unwrap_or(padded.len());
-    std::str::from_utf8(&padded[..end]).ok()
 }

@@ -109,13 +109,8 @@ impl Model {
     pub(super) fn canonical(&self) -> BTreeSet<String> {
         let named = |id: u32| {
             let value = self.find::<Services>(&id).expect("every id has a name");
-            let text = |b: &[u8]| String::from_utf8_lossy(b).trim_end_matches('\0').to_owned();
-            format!(
-                "{}/{}:{}",
-                text(&value.namespace),
-                text(&value.name),
-                text(&value.port_name)
-            )
+            let [namespace, name, port] = value.names().expect("every name is a text");
+            format!("{namespace}/{name}:{port}")
         };
         let mut all = BTreeSet::new();
         let mut add = |map: &str, line: String| assert!(all.insert(format!("{map} {line}")));
