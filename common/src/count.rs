@@ -35,6 +35,18 @@ impl ServiceCount {
         packets_out: 0,
         bytes_out: 0,
     };
+
+    /// What was counted on all of these CPUs.
+    #[cfg(feature = "user")]
+    pub fn sum(of_cpus: &[Self]) -> Self {
+        of_cpus.iter().fold(Self::ZERO, |sum, of_cpu| Self {
+            connections: sum.connections + of_cpu.connections,
+            packets_in: sum.packets_in + of_cpu.packets_in,
+            bytes_in: sum.bytes_in + of_cpu.bytes_in,
+            packets_out: sum.packets_out + of_cpu.packets_out,
+            bytes_out: sum.bytes_out + of_cpu.bytes_out,
+        })
+    }
 }
 
 /// A word of the object, read-only once it is loaded: 1 where service ports are counted. With 0 the verifier leaves all

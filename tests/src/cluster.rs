@@ -15,9 +15,7 @@ pub mod relay;
 pub mod tools;
 
 use std::{
-    fs,
     io::Write as _,
-    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -26,7 +24,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::lab::{Cni, Lab, Pod, WORLD, programs, upstream::Upstream};
-use control_plane::{API_PORT, ControlPlane, kubeconfig};
+use control_plane::ControlPlane;
 use kubelet::{Kubelet, sandbox::Settings};
 use node::ClusterNode;
 use relay::Relay;
@@ -59,17 +57,9 @@ impl Cluster {
         let folder = lab.folder().to_owned();
         let control_node = lab.add_node("control-plane", Cni::Routed)?.clone();
         let control_plane = ControlPlane::start(&tools, &folder, &control_node)?;
-        let target = SocketAddr::new(control_plane.address(), API_PORT);
-        let relay = Relay::start(control_node.namespace(), target)?;
+        let (relay, url) = control_plane.relay()?;
         let admin = folder.join("kubeconfig");
-        fs::write(
-            &admin,
-            kubeconfig(
-                &format!("https://{}", relay.address()),
-                &control_plane.authority(),
-                control_plane.admin_token(),
-            ),
-        )?;
+        control_plane.write_kubeconfig(&admin, &url)?;
         let mut nodes = Vec::new();
         for (index, zone) in zones.iter().enumerate() {
             let cni = [Cni::Routed, Cni::Bridged][index % 2];

@@ -11,13 +11,13 @@ use anyhow::{Context as _, ensure};
 use nix::sys::socket::{setsockopt, sockopt};
 use serde::{Deserialize, Serialize};
 
-use super::rounds::{Sample, cpu_time, pin};
+use super::{
+    rounds::{Sample, cpu_time, pin},
+    site::ANSWER,
+};
 use crate::lab::Command;
 
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// How long the answer of the servers of a [`super::site::Site`] is.
-const ANSWER: usize = 256;
 
 /// Connections that a [`Connector`] is to make one after the other.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -26,11 +26,23 @@ struct Order {
     connections: u32,
 }
 
-/// What they took.
+/// What connections took, with the CPU time of the process that made them.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-struct Took {
+pub struct Took {
     seconds: f64,
     cpu_seconds: f64,
+}
+
+impl Took {
+    /// So many connections: how many there are a second, and the CPU time of each, with that of other processes added.
+    pub fn sample(&self, connections: u32, others: Duration) -> Sample {
+        let each = f64::from(connections);
+        Sample {
+            value: each / self.seconds,
+            cpu: (self.cpu_seconds + others.as_secs_f64()) * 1e9 / each,
+            ..Sample::default()
+        }
+    }
 }
 
 /// A process that connects wherever it was started. It ends when this is dropped.
@@ -71,13 +83,7 @@ impl Connector {
         self.output.read_line(&mut line)?;
         let took: Took = serde_json::from_str(&line)
             .with_context(|| format!("connections to {to} failed: {line}"))?;
-        let servers = cpu_time()? - before;
-        let each = f64::from(connections);
-        Ok(Sample {
-            value: each / took.seconds,
-            cpu: (took.cpu_seconds + servers.as_secs_f64()) * 1e9 / each,
-            ..Sample::default()
-        })
+        Ok(took.sample(connections, cpu_time()? - before))
     }
 }
 
@@ -97,7 +103,7 @@ pub fn obey() -> anyhow::Result<()> {
     for line in stdin().lines() {
         let order: Order = serde_json::from_str(&line?)?;
         let mut output = stdout().lock();
-        match carry_out(order) {
+        match connect(order.to, order.connections) {
             Ok(took) => serde_json::to_writer(&mut output, &took)?,
             Err(error) => write!(output, "{error:#}")?,
         }
@@ -105,6 +111,22 @@ pub fn obey() -> anyhow::Result<()> {
         output.flush()?;
     }
     Ok(())
+}
+
+/// Connects so many times, one connection after the other.
+///
+/// # Errors
+/// As [`exchange`].
+pub fn connect(to: SocketAddr, connections: u32) -> anyhow::Result<Took> {
+    let (start, cpu) = (Instant::now(), cpu_time()?);
+    for _ in 0..connections {
+        exchange(to)?;
+    }
+    let (time, cpu) = (start.elapsed(), cpu_time()? - cpu);
+    Ok(Took {
+        seconds: time.as_secs_f64(),
+        cpu_seconds: cpu.as_secs_f64(),
+    })
 }
 
 /// Connects, asks, reads to the end; returns the first byte, which tells the servers apart. The connection is then reset,
@@ -133,16 +155,4 @@ pub fn exchange(to: SocketAddr) -> anyhow::Result<u8> {
     };
     setsockopt(&stream, sockopt::Linger, &at_once)?;
     Ok(answer[0])
-}
-
-fn carry_out(order: Order) -> anyhow::Result<Took> {
-    let (start, cpu) = (Instant::now(), cpu_time()?);
-    for _ in 0..order.connections {
-        exchange(order.to)?;
-    }
-    let (time, cpu) = (start.elapsed(), cpu_time()? - cpu);
-    Ok(Took {
-        seconds: time.as_secs_f64(),
-        cpu_seconds: cpu.as_secs_f64(),
-    })
 }

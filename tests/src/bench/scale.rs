@@ -40,7 +40,7 @@ const STARTS: usize = 5;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// All endpoints are in here. One server, on the second node, has all of these addresses.
-pub(super) const PODS: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 128, 0, 0), 12);
+const PODS: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 128, 0, 0), 12);
 /// All Services are in here.
 const SERVICE_IPS: Ipv4Addr = Ipv4Addr::new(10, 100, 0, 0);
 

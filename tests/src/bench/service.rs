@@ -9,8 +9,7 @@ use std::{
 use anyhow::Context as _;
 
 use super::{
-    Options,
-    connector::exchange,
+    Options, connector,
     figure::{Figure, Reach},
     progress::Progress,
     rounds::{Comparison, Of, Sample, Subject, cpu_time, pin, take},
@@ -75,16 +74,7 @@ pub fn run(options: &Options, plain: &Site, served: &Site) -> anyhow::Result<Vec
 fn connect(pod: &Pod, to: SocketAddr) -> anyhow::Result<Sample> {
     pod.run(|| {
         pin()?;
-        let (start, cpu) = (Instant::now(), cpu_time()?);
-        for _ in 0..CONNECTIONS {
-            exchange(to)?;
-        }
-        let (time, cpu) = (start.elapsed(), cpu_time()? - cpu);
-        Ok(Sample {
-            value: f64::from(CONNECTIONS) / time.as_secs_f64(),
-            cpu: cpu.as_nanos() as f64 / f64::from(CONNECTIONS),
-            ..Sample::default()
-        })
+        Ok(connector::connect(to, CONNECTIONS)?.sample(CONNECTIONS, Duration::ZERO))
     })?
 }
 

@@ -21,6 +21,8 @@ pub const ANSWERS: u16 = 8080;
 /// Port of the servers that take whatever comes.
 pub const SINK: u16 = 9000;
 
+/// How long an answer is.
+pub const ANSWER: usize = 256;
 /// What the first byte of the server on the clients' node is.
 pub const NEAR_SAYS: u8 = b'n';
 /// What the first byte of the server on the other node is.
@@ -208,7 +210,7 @@ fn serve(pod: &Pod, says: u8) -> anyhow::Result<()> {
         for mut stream in answers.incoming().flatten() {
             let mut request = [0; 128];
             if stream.read(&mut request).is_ok_and(|length| length > 0) {
-                let _ = stream.write_all(&[says; 256]);
+                let _ = stream.write_all(&[says; ANSWER]);
             }
         }
     });

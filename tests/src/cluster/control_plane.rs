@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -10,8 +10,8 @@ use std::{
 
 use anyhow::{Result, ensure};
 
-use super::tools::Tools;
-use crate::lab::{Command, Node, Process};
+use super::{relay::Relay, tools::Tools};
+use crate::lab::{Command, Lab, Node, Process};
 
 /// What the API server listens on, in the control plane's namespace.
 pub const API_PORT: u16 = 6443;
@@ -82,6 +82,38 @@ impl ControlPlane {
         Ok(it)
     }
 
+    /// Writes the administrator's kubeconfig for who reaches the API server at this URL.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub fn write_kubeconfig(&self, path: &Path, url: &str) -> Result<()> {
+        let text = kubeconfig(url, &self.authority(), &self.admin_token);
+        Ok(fs::write(path, text)?)
+    }
+
+    /// A way to the API server from this machine, and its URL there.
+    ///
+    /// # Errors
+    /// Where no port is free.
+    pub fn relay(&self) -> Result<(Relay, String)> {
+        let relay = Relay::start(self.node.namespace(), self.target())?;
+        let url = format!("https://{}", relay.address());
+        Ok((relay, url))
+    }
+
+    /// A way to the API server from the nodes of another laboratory, at the address that it has in its own: there too the
+    /// first node is `control-plane`.
+    ///
+    /// # Errors
+    /// Where there is no such node.
+    pub fn relay_in(&self, lab: &Lab) -> Result<Relay> {
+        let node = lab.node("control-plane")?;
+        let listener = node
+            .namespace()
+            .run(|| TcpListener::bind(self.target()))??;
+        Relay::with_listener(listener, self.node.namespace(), self.target())
+    }
+
     /// Stops the API server at once, as a crash of it does. etcd and the controllers stay.
     pub fn stop_api_server(&mut self) {
         self.api = None;
@@ -94,10 +126,7 @@ impl ControlPlane {
     pub fn start_api_server(&mut self) -> Result<()> {
         let mut api = self.run_api_server()?;
         let config = self.folder.join("readiness.kubeconfig");
-        fs::write(
-            &config,
-            kubeconfig(&self.url(), &self.authority(), &self.admin_token),
-        )?;
+        self.write_kubeconfig(&config, &self.url())?;
         let end = Instant::now() + PATIENCE;
         loop {
             ensure!(
@@ -153,6 +182,10 @@ impl ControlPlane {
     /// A line for people who look for the cause of a failure: where the logs are.
     pub fn logs(&self) -> PathBuf {
         self.folder.join("log")
+    }
+
+    fn target(&self) -> SocketAddr {
+        SocketAddr::new(self.address(), API_PORT)
     }
 
     fn run_etcd(&self) -> Result<Process> {

@@ -26,16 +26,8 @@ impl LoadRun {
     /// # Errors
     /// Where it cannot be started.
     pub fn start(pod: &Pod, target: &str, udp: Option<SocketAddr>) -> anyhow::Result<Self> {
-        Self::of(pod.command(programs::lab_pod()?)?, target, udp)
-    }
-
-    /// The same by a program of anywhere, which is `lab-pod`.
-    ///
-    /// # Errors
-    /// Where it cannot be started.
-    pub fn of(command: Command, target: &str, udp: Option<SocketAddr>) -> anyhow::Result<Self> {
         let udp = udp.map(|address| format!("--udp={address}"));
-        Self::with_flags(command, target, udp.as_slice())
+        Self::with_flags(pod.command(programs::lab_pod()?)?, target, udp.as_slice())
     }
 
     /// The same without datagrams, with several clients at a time that are as patient as TCP is: a connection fails when

@@ -38,7 +38,7 @@ pub(crate) struct Answer {
 }
 
 /// Authoritative answer.
-const AA: u16 = 0x0400;
+pub(crate) const AA: u16 = 0x0400;
 
 impl Answer {
     /// Reads an answer. `question` is the length of the question section that was asked.

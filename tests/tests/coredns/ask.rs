@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::{
     cmsg_space,
-    sys::socket::{ControlMessageOwned, MsgFlags, recvmsg},
+    sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt},
 };
 
 /// Questions that wait for their answers at a time.
@@ -45,18 +45,7 @@ fn part_over_udp(server: SocketAddr, messages: &[Vec<u8>]) -> Result<Vec<Reply>>
     let socket = UdpSocket::bind("0.0.0.0:0")?;
     socket.connect(server)?;
     socket.set_read_timeout(Some(AGAIN))?;
-    let on: libc::c_int = 1;
-    // SAFETY: the option's value is an int that lives until the call returns.
-    let set = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_IP,
-            libc::IP_RECVTTL,
-            (&raw const on).cast(),
-            size_of_val(&on) as libc::socklen_t,
-        )
-    };
-    ensure!(set == 0, std::io::Error::last_os_error());
+    setsockopt(&socket, sockopt::Ipv4RecvTtl, &true)?;
 
     let mut replies: Vec<Option<Reply>> = vec![None; messages.len()];
     let mut waiting: Vec<(usize, Instant, u32)> = Vec::new();

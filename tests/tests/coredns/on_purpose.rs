@@ -1,7 +1,9 @@
 //! Where signpost's answers differ from CoreDNS's on purpose. `docs/dns.md` has a row for each, with the reason.
 
+use signpost_common::dns::qtype::{PTR, SOA, SRV, TXT};
+
 use crate::{
-    answer::Answer,
+    answer::{AA, Answer},
     question::Question,
     verdict::{Pair, Way},
 };
@@ -11,13 +13,6 @@ const NOTIMP: u16 = 4;
 const BADVERS: u16 = 16;
 
 const NS: u16 = 2;
-const SOA: u16 = 6;
-const PTR: u16 = 12;
-const TXT: u16 = 16;
-const SRV: u16 = 33;
-
-/// Authoritative answer.
-const AA: u16 = 0x0400;
 
 /// A difference.
 pub(crate) struct Difference {

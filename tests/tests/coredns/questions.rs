@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use rand::{Rng, seq::IndexedRandom as _};
+use signpost_common::dns::qtype::{A, AAAA, CNAME, PTR, SOA, SRV, TXT};
 
 use crate::{
     cluster::{Cluster, NAMES, NAMESPACES, PASSING},
@@ -10,13 +11,6 @@ use crate::{
     question::{Edns, Question, RD},
 };
 
-const A: u16 = 1;
-const AAAA: u16 = 28;
-const SRV: u16 = 33;
-const PTR: u16 = 12;
-const CNAME: u16 = 5;
-const TXT: u16 = 16;
-const SOA: u16 = 6;
 const NS: u16 = 2;
 const MX: u16 = 15;
 const HTTPS: u16 = 65;

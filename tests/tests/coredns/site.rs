@@ -1,7 +1,6 @@
 //! The laboratory: an API server, and one node with a client, CoreDNS and `signpost dns` in pods of their own.
 
 use std::{
-    fs,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     time::Duration,
@@ -11,10 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use hickory_proto::rr::RecordType;
 use signpost_tests::{
     cluster::{
-        control_plane::{API_PORT, ControlPlane, kubeconfig},
-        core_dns::CoreDns,
-        node::ClusterNode,
-        relay::Relay,
+        control_plane::ControlPlane, core_dns::CoreDns, node::ClusterNode, relay::Relay,
         tools::Tools,
     },
     lab::{Agent, Cni, DNS, Lab, Pod, PodSpec, Upstream, dns, programs, wait::until},
@@ -66,16 +62,10 @@ impl Site {
         let upstream = Upstream::start(&lab)?;
         let control_node = lab.node("control-plane")?.clone();
         let control_plane = ControlPlane::without_controllers(&tools, lab.folder(), &control_node)?;
-        let target = SocketAddr::new(control_plane.address(), API_PORT);
-        let relay = Relay::start(control_node.namespace(), target)?;
-        let write = |name: &str, url: &str| -> Result<PathBuf> {
-            let path = lab.folder().join(name);
-            let (authority, token) = (control_plane.authority(), control_plane.admin_token());
-            fs::write(&path, kubeconfig(url, &authority, token))?;
-            Ok(path)
-        };
-        let admin = write("admin", &format!("https://{}", relay.address()))?;
-        let kubeconfig = write("kubeconfig", &control_plane.url())?;
+        let (relay, url) = control_plane.relay()?;
+        let [admin, kubeconfig] = ["admin", "kubeconfig"].map(|name| lab.folder().join(name));
+        control_plane.write_kubeconfig(&admin, &url)?;
+        control_plane.write_kubeconfig(&kubeconfig, &control_plane.url())?;
         let server = Server::new(&admin)?;
 
         let node = lab.node("node-1")?.clone();

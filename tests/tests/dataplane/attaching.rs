@@ -28,6 +28,22 @@ fn link(instance: &Instance, ifindex: u32, program: Program) -> Option<sys::Link
     Some(sys::link_info(link.as_fd()).unwrap())
 }
 
+/// Names of the programs that an interface has by clsact, ingress first, as `tc` says.
+fn filters(interface: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    for side in ["ingress", "egress"] {
+        let output = std::process::Command::new("tc")
+            .args(["-json", "filter", "show", "dev", interface, side])
+            .output()
+            .unwrap();
+        let filters: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+        let name =
+            |filter: &serde_json::Value| Some(filter["options"]["bpf_name"].as_str()?.to_owned());
+        names.extend(filters.iter().filter_map(name));
+    }
+    names
+}
+
 fn folder(instance: &Instance) -> PathBuf {
     instance.root().join(format!("v{LAYOUT_VERSION}"))
 }
@@ -85,9 +101,12 @@ fn an_interface_has_the_programs_of_one_place() {
                 let links = Program::ALL.map(|p| link(&instance, veth0, p).is_some());
                 let of_wire = Program::ALL.map(|p| Program::of(Place::Wire).contains(&p));
                 assert_eq!(links, of_wire);
+            } else {
+                assert_eq!(filters("veth0"), ["from_wire", "to_wire"]);
             }
             dataplane.detach(veth0).unwrap();
             assert_eq!(Program::ALL.map(|p| link(&instance, veth0, p)), [None; 6]);
+            assert_eq!(filters("veth0"), [""; 0]);
         }
     })
     .unwrap();

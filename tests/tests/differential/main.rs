@@ -1,13 +1,11 @@
 //! The real kube-proxy (nftables mode) and signpost side by side, in two laboratories that are alike, on the same objects
 //! of one real API server: whoever asks for a Service must see the same in both.
 //!
-//! [`table`] has the scenarios. `SCENARIO=words cargo test … differential` runs those whose sentence has these words;
-//! `SHOW_NOT_YET=1` prints what the list of [`not_yet`] covers.
+//! [`table`] has the scenarios. `SCENARIO=words cargo test … differential` runs those whose sentence has these words.
 //! They need root, Go (which builds the API server and kube-proxy) and nft: `cargo xtask test differential`.
 
 mod addresses;
 mod api;
-mod not_yet;
 mod objects;
 mod on_purpose;
 mod place;

@@ -3,52 +3,29 @@
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use crate::{
-    not_yet::NOT_YET,
     on_purpose::{self, ON_PURPOSE},
     run::Look,
     world::Provider,
 };
 
-/// Sums up; an error lists everything that is not as expected. Where these are the looks of all scenarios, none of what
-/// is not yet may have come true.
+/// Sums up; an error lists everything that is not as expected. Where these are the looks of all scenarios, each
+/// difference on purpose has to show.
 pub(crate) fn on(looks: &[Look<'_>], of_all: bool) -> Result<String, String> {
     let mut wrong = String::new();
-    let mut missing: BTreeMap<usize, usize> = BTreeMap::new();
     let mut on_purpose: BTreeMap<usize, usize> = BTreeMap::new();
     let mut same = 0;
     for look in looks {
         if !look.is_met_by(Provider::KubeProxy) {
             describe(&mut wrong, look, Provider::KubeProxy);
         }
-        if look.is_met_by(Provider::Signpost) {
-            let counting = on_purpose::counting(look, &look.seen[&Provider::KubeProxy]);
-            same += usize::from(counting.is_empty());
-            for difference in counting {
-                *on_purpose.entry(difference).or_default() += 1;
-            }
+        if !look.is_met_by(Provider::Signpost) {
+            describe(&mut wrong, look, Provider::Signpost);
             continue;
         }
-        let mut list = NOT_YET.iter();
-        match list.position(|not_yet| (not_yet.shows)(look)) {
-            Some(entry) => {
-                *missing.entry(entry).or_default() += 1;
-                if std::env::var_os("SHOW_NOT_YET").is_some() {
-                    let mut text = String::new();
-                    describe(&mut text, look, Provider::Signpost);
-                    println!("not yet ({}):\n{text}", NOT_YET[entry].what);
-                }
-            }
-            None => describe(&mut wrong, look, Provider::Signpost),
-        }
-    }
-    for (entry, not_yet) in NOT_YET.iter().enumerate() {
-        let shown = looks.iter().any(|look| (not_yet.shows)(look));
-        if of_all && shown && !missing.contains_key(&entry) {
-            let what = not_yet.what;
-            let _ = writeln!(
-                wrong,
-                "“{what}” is no longer so: take it off the list of not_yet.rs\n"
-            );
+        let counting = on_purpose::counting(look, &look.seen[&Provider::KubeProxy]);
+        same += usize::from(counting.is_empty());
+        for difference in counting {
+            *on_purpose.entry(difference).or_default() += 1;
         }
     }
     for (number, difference) in ON_PURPOSE.iter().enumerate() {
@@ -60,9 +37,6 @@ pub(crate) fn on(looks: &[Look<'_>], of_all: bool) -> Result<String, String> {
     let mut summary = format!("{} looks: {same} agree", looks.len());
     for (number, count) in &on_purpose {
         let _ = write!(summary, "\n{count} differ: {}", ON_PURPOSE[*number].why);
-    }
-    for (entry, count) in &missing {
-        let _ = write!(summary, "\n{count} not yet: {}", NOT_YET[*entry].what);
     }
     if wrong.is_empty() {
         Ok(summary)

@@ -2,8 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
-    net::{IpAddr, SocketAddr, TcpListener},
+    net::IpAddr,
     path::{Path, PathBuf},
     thread,
 };
@@ -12,10 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use signpost_tests::{
     cluster::{
-        control_plane::{API_PORT, ControlPlane, kubeconfig},
-        kube_proxy::KubeProxy,
-        node::ClusterNode,
-        relay::Relay,
+        control_plane::ControlPlane, kube_proxy::KubeProxy, node::ClusterNode, relay::Relay,
         tools::Tools,
     },
     lab::{
@@ -75,23 +71,16 @@ impl Worlds {
         let control_node = labs[0].node("control-plane")?.clone();
         let control_plane =
             ControlPlane::without_controllers(&tools, labs[0].folder(), &control_node)?;
-        let target = SocketAddr::new(control_plane.address(), API_PORT);
-        let admin = Relay::start(control_node.namespace(), target)?;
-        // The other laboratory's control plane is a way to the only one, at the same address.
-        let listener = labs[1]
-            .node("control-plane")?
-            .namespace()
-            .run(|| TcpListener::bind(target))??;
-        let other = Relay::with_listener(listener, control_node.namespace(), target)?;
+        let (admin, url) = control_plane.relay()?;
+        let other = control_plane.relay_in(&labs[1])?;
 
         let write = |lab: &Lab, url: &str| -> Result<PathBuf> {
             let path = lab.folder().join("kubeconfig");
-            let (authority, token) = (control_plane.authority(), control_plane.admin_token());
-            fs::write(&path, kubeconfig(url, &authority, token))?;
+            control_plane.write_kubeconfig(&path, url)?;
             Ok(path)
         };
         let server = {
-            let path = write(&labs[0], &format!("https://{}", admin.address()))?;
+            let path = write(&labs[0], &url)?;
             Server::new(&path)?
         };
         server.make_namespace()?;

@@ -69,25 +69,16 @@ fn no_connection_is_lost_or_misled_while_all_backends_are_replaced() -> anyhow::
         let after = started(&clients, if round % 2 == 0 { vip.v4 } else { vip.v6 })?;
         let allowed: BTreeSet<String> = now.iter().chain(&next).map(answer).collect();
         for run in std::mem::replace(&mut load, after) {
-            let count = run.finish()?.remove("tcp").context("no counts")?;
-            ensure!(count.failed.is_empty(), "round {round}: {:?}", count.failed);
-            let seen: BTreeSet<String> = count.answered.keys().cloned().collect();
-            ensure!(
-                seen.is_subset(&allowed),
-                "round {round}: {seen:?} and not only {allowed:?}"
-            );
-            total += count.successes();
+            total += judged(run, &allowed).with_context(|| format!("round {round}"))?;
         }
         for (name, _) in std::mem::replace(&mut now, next) {
             small.kubelet.delete("default", &name)?;
         }
     }
     let time = start.elapsed().as_secs_f64();
+    let allowed = now.iter().map(answer).collect();
     for run in load {
-        ensure!(
-            run.finish()?["tcp"].failed.is_empty(),
-            "after the last round"
-        );
+        total += judged(run, &allowed).context("after the last round")?;
     }
     let changes = churn.finish()?;
     let rate = |count: u64| count as f64 / time;
@@ -101,6 +92,15 @@ fn no_connection_is_lost_or_misled_while_all_backends_are_replaced() -> anyhow::
         "{total} connections, {changes} changes"
     );
     Ok(())
+}
+
+/// How many connections there were, all of which succeeded, and at these backends.
+fn judged(run: LoadRun, allowed: &BTreeSet<String>) -> anyhow::Result<u64> {
+    let count = run.finish()?.remove("tcp").context("no counts")?;
+    ensure!(count.failed.is_empty(), "{:?}", count.failed);
+    let seen: BTreeSet<String> = count.answered.keys().cloned().collect();
+    ensure!(seen.is_subset(allowed), "{seen:?} and not only {allowed:?}");
+    Ok(count.successes())
 }
 
 fn started(clients: &[Pod], address: SocketAddr) -> anyhow::Result<Vec<LoadRun>> {
@@ -122,7 +122,7 @@ fn answer((name, _): &Backend) -> String {
     format!("default/{name}")
 }
 
-/// Waits until new connections on an agent's node go to these backends alone.
+/// Waits until new connections on an agent's node may go to all of `to`, and to none of `not`.
 fn serves(agent: &Agent, to: &[Backend], not: &[Backend]) -> anyhow::Result<()> {
     wait::until("the change in the kernel", PROGRAMMED, || {
         let text = agent.command("backend list")?.args(["-o", "json"]).text()?;

@@ -9,7 +9,7 @@ use signpost_common::{Cause, dns::Config, service::AddressValue};
 use crate::{
     icmp::Message,
     machine::{Action, Machine, scenes},
-    no_endpoints::{unreachable, unreachable_about},
+    no_endpoints::unreachable_about,
     packets::{Family, Ip, Protocol, first, frame},
     world::{World, remote},
 };
@@ -70,10 +70,6 @@ fn the_host_is_told(machine: &mut Machine, family: Family) {
             .wire_takes(&frame(bytes))
             .goes_back_as(&unreachable_about(ip, bytes), &[Cause::PortRejected]);
     }
-    assert_eq!(
-        unreachable(&undefined),
-        unreachable_about(&undefined.ip_header(), &undefined.ip())
-    );
     // Not while another proxy may know better.
     machine.change(|world| {
         world.config.as_mut().expect("it is written").flags |= Config::TAKEOVER;

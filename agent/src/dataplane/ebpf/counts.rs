@@ -19,7 +19,7 @@ pub fn read(tables: &KernelTables) -> io::Result<BTreeMap<u32, ServiceCount>> {
     let mut counts = BTreeMap::new();
     for service in sys::keys::<u32>(map)? {
         match sys::lookup_per_cpu::<ServiceCount>(map, service, cpus) {
-            Ok(of_cpus) => drop(counts.insert(service, sum(&of_cpus))),
+            Ok(of_cpus) => drop(counts.insert(service, ServiceCount::sum(&of_cpus))),
             // Gone since.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
             Err(error) => return Err(error),
@@ -35,16 +35,4 @@ pub fn read(tables: &KernelTables) -> io::Result<BTreeMap<u32, ServiceCount>> {
 pub fn clear(tables: &mut KernelTables) -> io::Result<()> {
     let keys = sys::keys::<u32>(tables.map::<ServiceCounts>()?)?;
     tables.delete::<ServiceCounts>(&keys)
-}
-
-fn sum(of_cpus: &[ServiceCount]) -> ServiceCount {
-    let mut sum = ServiceCount::ZERO;
-    for count in of_cpus {
-        sum.connections += count.connections;
-        sum.packets_in += count.packets_in;
-        sum.bytes_in += count.bytes_in;
-        sum.packets_out += count.packets_out;
-        sum.bytes_out += count.bytes_out;
-    }
-    sum
 }

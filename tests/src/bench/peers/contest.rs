@@ -1,8 +1,7 @@
 //! The contestants: laboratories that are alike, each with another way to carry out Services, and one API server for all.
 
 use std::{
-    fs,
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -18,12 +17,7 @@ use crate::{
         scale,
         site::{DNS, FAR, NEAR, PORTS, Site, service, slice},
     },
-    cluster::{
-        control_plane::{API_PORT, ControlPlane, kubeconfig},
-        kube_proxy::KubeProxy,
-        relay::Relay,
-        tools::Tools,
-    },
+    cluster::{control_plane::ControlPlane, kube_proxy::KubeProxy, relay::Relay, tools::Tools},
     lab::{Agent, Cni, Lab, Outside, links::Prefix, wait::until},
 };
 
@@ -68,7 +62,7 @@ pub(super) struct Contestant {
     pub(super) host: Connector,
     /// On a machine that sends what is for a NodePort to the first node.
     pub(super) outside: Connector,
-    pub(super) proxies: Vec<KubeProxy>,
+    proxies: Vec<KubeProxy>,
     pub(super) site: Site,
     _outside: Outside,
 }
@@ -78,10 +72,10 @@ pub(super) struct Contest {
     // In the order in which they end.
     pub(super) contestants: Vec<Contestant>,
     pub(super) objects: Objects,
-    pub(super) tools: Tools,
+    tools: Tools,
     services: u32,
     relays: Vec<Relay>,
-    pub(super) control_plane: ControlPlane,
+    control_plane: ControlPlane,
 }
 
 impl Contest {
@@ -94,12 +88,9 @@ impl Contest {
         }
         let node = labs[0].node("control-plane")?.clone();
         let control_plane = ControlPlane::without_controllers(&tools, labs[0].folder(), &node)?;
-        let target = SocketAddr::new(control_plane.address(), API_PORT);
-        let admin = Relay::start(node.namespace(), target)?;
+        let (admin, url) = control_plane.relay()?;
         let path = labs[0].folder().join("admin");
-        let url = format!("https://{}", admin.address());
-        let (authority, token) = (control_plane.authority(), control_plane.admin_token());
-        fs::write(&path, kubeconfig(&url, &authority, token))?;
+        control_plane.write_kubeconfig(&path, &url)?;
         let objects = Objects::new(&path)?;
         objects.write_nodes(&labs[0])?;
         objects.write_namespaces()?;
@@ -113,7 +104,11 @@ impl Contest {
             control_plane,
         };
         for (index, (way, lab)) in Way::ALL.into_iter().zip(labs).enumerate() {
-            let kubeconfig = contest.connect(&lab, index == 0)?;
+            let kubeconfig = if index == 0 {
+                contest.write_kubeconfig(&lab)?
+            } else {
+                contest.connect(&lab)?
+            };
             let contestant = Contestant::up(way, lab, &kubeconfig, &contest.tools)?;
             contest.contestants.push(contestant);
         }
@@ -133,25 +128,16 @@ impl Contest {
         Ok(contest)
     }
 
-    /// Lets a laboratory reach the API server at the address that it has in the first one, and writes how.
-    pub(super) fn connect(&mut self, lab: &Lab, has_it: bool) -> Result<PathBuf> {
-        let target = SocketAddr::new(self.control_plane.address(), API_PORT);
-        if !has_it {
-            let listener = lab
-                .node("control-plane")?
-                .namespace()
-                .run(|| TcpListener::bind(target))??;
-            let first = self.contestants[0].site.lab.node("control-plane")?;
-            self.relays
-                .push(Relay::with_listener(listener, first.namespace(), target)?);
-        }
+    /// Lets another laboratory reach the API server at the address that it has in the first one, and writes how.
+    pub(super) fn connect(&mut self, lab: &Lab) -> Result<PathBuf> {
+        self.relays.push(self.control_plane.relay_in(lab)?);
+        self.write_kubeconfig(lab)
+    }
+
+    fn write_kubeconfig(&self, lab: &Lab) -> Result<PathBuf> {
         let path = lab.folder().join("kubeconfig");
-        let text = kubeconfig(
-            &self.control_plane.url(),
-            &self.control_plane.authority(),
-            self.control_plane.admin_token(),
-        );
-        fs::write(&path, text)?;
+        self.control_plane
+            .write_kubeconfig(&path, &self.control_plane.url())?;
         Ok(path)
     }
 
@@ -296,7 +282,7 @@ pub(super) fn agent(node: &crate::lab::Node, kubeconfig: &Path) -> Result<Agent>
 }
 
 /// kube-proxy with its default settings.
-pub(super) fn proxy(
+fn proxy(
     tools: &Tools,
     node: &crate::lab::Node,
     kubeconfig: &Path,

@@ -81,7 +81,7 @@ pub(super) fn run(mut contest: Contest) -> Result<Vec<Figure>> {
 
 fn start(contest: &mut Contest) -> Result<Start> {
     let lab = contest::lab()?;
-    let kubeconfig = contest.connect(&lab, false)?;
+    let kubeconfig = contest.connect(&lab)?;
     let pod = lab.node("one")?.pod("client")?;
     scale::serve_all(&lab)?;
     let list = contest.objects.list()?.as_secs_f64();

@@ -77,7 +77,7 @@ impl Kernel {
         let counts: PerCpuHashMap<_, u32, ServiceCount> =
             PerCpuHashMap::try_from(map).expect("a per-CPU hash map");
         let of_cpus = counts.get(&service, 0).map(|of_cpus| of_cpus.to_vec());
-        sum(of_cpus.unwrap_or_default())
+        ServiceCount::sum(&of_cpus.unwrap_or_default())
     }
 
     fn load(mut loader: EbpfLoader<'_>) -> Self {
@@ -261,18 +261,6 @@ impl Kernel {
             map.insert(key, value, 0).expect("an element is written");
         }
     }
-}
-
-fn sum(of_cpus: Vec<ServiceCount>) -> ServiceCount {
-    of_cpus
-        .iter()
-        .fold(ServiceCount::ZERO, |sum, of_cpu| ServiceCount {
-            connections: sum.connections + of_cpu.connections,
-            packets_in: sum.packets_in + of_cpu.packets_in,
-            bytes_in: sum.bytes_in + of_cpu.bytes_in,
-            packets_out: sum.packets_out + of_cpu.packets_out,
-            bytes_out: sum.bytes_out + of_cpu.bytes_out,
-        })
 }
 
 fn classifier(object: &mut Ebpf, program: Program) -> &mut SchedClassifier {
