@@ -25,7 +25,7 @@ use crate::{
     interfaces::{Interface, InterfaceEvent},
     model::{Event, Family, Kind},
     registry::Registry,
-    zone::ZoneConfig,
+    zone::{Options, ZoneConfig},
 };
 
 pub mod admission;
@@ -89,6 +89,8 @@ pub struct Inputs {
     pub addresses: watch::Receiver<Option<LocalAddresses>>,
     /// Whether the source is in sync with where it reads from.
     pub in_sync: watch::Receiver<bool>,
+    /// How long the zone's records may be kept, in seconds, and what the operator says of it.
+    pub zone: watch::Receiver<(u32, Arc<Options>)>,
     /// How this node stands to another proxy, once it is known.
     pub other_proxy: watch::Receiver<Option<OtherProxy>>,
 }
@@ -217,6 +219,12 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
                     self.addresses(inputs.addresses.borrow_and_update().clone());
                     Waiting::extend(&mut waiting);
                 }
+                Ok(()) = inputs.zone.changed() => {
+                    let (ttl, options) = inputs.zone.borrow_and_update().clone();
+                    if self.desired.configure(ttl, options) {
+                        Waiting::extend(&mut waiting);
+                    }
+                }
                 changed = inputs.other_proxy.changed() => {
                     anyhow::ensure!(changed.is_ok(), "the watch of other proxies ended");
                     self.other_proxy(inputs.other_proxy.borrow_and_update().clone());
@@ -288,11 +296,11 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
         if !self.registry.is_complete(&Kind::NEEDED) {
             return;
         }
-        let before = self.desired.dns().to_vec();
+        let before = self.desired.zone().config().clone();
         if let Some(update) = self.desired.update(&mut self.registry, now()) {
             merge(&mut self.unapplied, update);
         }
-        if self.desired.dns() != before {
+        if *self.desired.zone().config() != before {
             self.publish.zone(self.desired.zone().config());
         }
         let done = self.apply();
@@ -558,6 +566,7 @@ fn merge(unapplied: &mut Option<Update>, update: Update) {
                 dns_addresses,
                 foreign_addresses,
                 service_ranges,
+                zone,
                 triggered,
                 serial,
             } = update;
@@ -567,6 +576,7 @@ fn merge(unapplied: &mut Option<Update>, update: Update) {
             earlier.foreign_addresses = foreign_addresses.or(earlier.foreign_addresses.take());
             earlier.triggered.extend(triggered);
             earlier.service_ranges = service_ranges.or(earlier.service_ranges.take());
+            earlier.zone = zone.or(earlier.zone);
             earlier.dns_addresses = dns_addresses.or(earlier.dns_addresses.take());
             earlier.serial = serial;
         }

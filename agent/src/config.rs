@@ -1,6 +1,8 @@
 //! The agent's configuration. Every flag is also an environment variable, and every piece of state is per instance:
 //! several agents run on one machine when each has folders of its own.
 
+pub mod dns;
+
 use std::{
     fmt,
     io::IsTerminal as _,
@@ -77,6 +79,11 @@ pub struct AgentConfig {
         value_delimiter = ','
     )]
     pub dns_address: Vec<IpAddr>,
+
+    /// File with the configuration of DNS (docs/dns.md), the same that `signpost dns` has. It is read again when it
+    /// changes
+    #[arg(long, env = "SIGNPOST_DNS_CONFIG", value_name = "FILE")]
+    pub dns_config: Option<PathBuf>,
 
     /// Where Services and their endpoints are learned from: `kube` (API server) or `files:DIR` (a folder of manifests)
     #[arg(
@@ -336,6 +343,7 @@ impl AgentConfig {
             "nodeName": self.node_name,
             "clusterDomain": self.cluster_domain,
             "dnsAddress": self.dns_address,
+            "dnsConfig": self.dns_config,
             "source": self.source.to_string(),
             "apiServer": self.api_server,
             "serviceRange": self.service_range,
@@ -362,6 +370,7 @@ impl AgentConfig {
             node_name,
             cluster_domain = self.cluster_domain,
             dns_address = ?self.dns_address,
+            dns_config = ?self.dns_config,
             source = %self.source,
             kubeconfig = ?self.kubeconfig,
             api_server = self.api_server,

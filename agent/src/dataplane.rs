@@ -33,11 +33,22 @@ pub struct Update {
     /// The networks that ClusterIPs are given out of, where they changed: of their addresses those that are none of a
     /// Service are cut off.
     pub service_ranges: Option<BTreeSet<IpNet>>,
+    /// The terms of the zone, where they changed.
+    pub zone: Option<ZoneTerms>,
     /// When the changes in it were triggered, in milliseconds since 1970, as far as it is known. Says nothing to a
     /// dataplane.
     pub triggered: Vec<(Family, i64)>,
     /// The zone's SOA serial.
     pub serial: u32,
+}
+
+/// What holds for all names of the zone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ZoneTerms {
+    /// Seconds for which a negative answer may be kept.
+    pub ttl: u32,
+    /// Names that are not there may be denied. Where they may not, an operator's rules can make any name exist.
+    pub deniable: bool,
 }
 
 /// The addresses of this node.

@@ -11,7 +11,10 @@ mod forward;
 mod handler;
 mod metrics;
 mod probes;
+mod reply;
+mod routes;
 mod server;
+mod settings;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -25,15 +28,19 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::Args as ClapArgs;
-use hickory_resolver::system_conf::parse_resolv_conf;
+use clap::{Args as ClapArgs, ValueEnum};
 use ipnet::IpNet;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::LogConfig, zone::Name};
+use crate::{
+    config::{
+        LogConfig,
+        dns::{Policy, UpstreamAddress},
+    },
+    zone::Name,
+};
 
-pub use forward::{Policy, Transport};
 pub use server::{Listening, Server};
 
 /// Flags of `signpost dns`.
@@ -69,14 +76,19 @@ pub struct Args {
     )]
     pub listen: Vec<SocketAddr>,
 
-    /// Name server for names outside of the cluster [default: those of --resolv-conf]
+    /// File with the configuration of DNS (docs/dns.md); what it says counts before a flag. It is read again when it
+    /// changes
+    #[arg(long, env = "SIGNPOST_DNS_CONFIG", value_name = "FILE")]
+    pub dns_config: Option<PathBuf>,
+
+    /// Name server for names outside of the cluster: IP, IP:PORT, tls://IP%NAME or a file [default: --resolv-conf]
     #[arg(
         long,
         env = "SIGNPOST_UPSTREAM",
-        value_name = "IP[:PORT]",
+        value_name = "UPSTREAM",
         value_delimiter = ','
     )]
-    pub upstream: Vec<Upstream>,
+    pub upstream: Vec<UpstreamAddress>,
 
     /// File that names the upstreams where --upstream does not; it is read again when it changes
     #[arg(
@@ -227,9 +239,15 @@ pub enum Source {
     Files(PathBuf),
 }
 
-/// An upstream; port 53 where none is given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Upstream(pub SocketAddr);
+/// How upstreams are asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Transport {
+    /// UDP, and TCP where an answer is cut
+    #[default]
+    Udp,
+    /// TCP alone (CoreDNS's `force_tcp`)
+    Tcp,
+}
 
 impl FromStr for Source {
     type Err = String;
@@ -253,17 +271,6 @@ impl fmt::Display for Source {
             Self::Kube => f.write_str("kube"),
             Self::Files(folder) => write!(f, "files:{}", folder.display()),
         }
-    }
-}
-
-impl FromStr for Upstream {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let address = text.parse::<SocketAddr>().ok();
-        let address = address.or_else(|| Some(SocketAddr::new(text.parse().ok()?, 53)));
-        let address = address.ok_or_else(|| format!("{text} is neither IP nor IP:PORT"))?;
-        Ok(Self(address))
     }
 }
 
@@ -303,23 +310,5 @@ impl Args {
     fn domain(&self) -> anyhow::Result<Name> {
         let domain = &self.cluster_domain;
         Name::from_text(domain).with_context(|| format!("--cluster-domain {domain} is not a name"))
-    }
-
-    /// Those of the flag, else those of the file. None is no error: names outside are refused then.
-    fn upstreams(&self) -> Vec<SocketAddr> {
-        if !self.upstream.is_empty() {
-            return self.upstream.iter().map(|u| u.0).collect();
-        }
-        self.read_upstreams().unwrap_or_else(|error| {
-            let file = self.resolv_conf.display();
-            tracing::warn!(%error, "{file} names no upstream; give --upstream or --resolv-conf");
-            Vec::new()
-        })
-    }
-
-    fn read_upstreams(&self) -> anyhow::Result<Vec<SocketAddr>> {
-        let (config, _) = parse_resolv_conf(std::fs::read(&self.resolv_conf)?)?;
-        let servers = config.name_servers().iter();
-        Ok(servers.map(|s| SocketAddr::new(s.ip, 53)).collect())
     }
 }

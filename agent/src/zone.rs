@@ -1,11 +1,16 @@
 //! The cluster's DNS zone: one source of truth for the kernel's maps and for `signpost dns`. Pure.
 
 mod entries;
+mod guard;
+mod hosts;
 #[cfg(test)]
 mod kernel_rule;
 mod lookup;
 pub mod name;
+mod options;
+mod resolve;
 mod reverse;
+pub mod rewrite;
 mod service;
 #[cfg(test)]
 mod tests;
@@ -21,14 +26,19 @@ use crate::{
     registry::{Changes, Registry},
 };
 
+use guard::Guard;
 use reverse::{Holder, Reverse};
 use service::{Kind, ServiceRecords};
 
+pub use hosts::{Hosts, HostsAnswer};
 pub use lookup::NS;
 pub use name::Name;
+pub use options::{Options, Pods};
+pub use resolve::Resolved;
+pub use rewrite::Rewrite;
 
 /// What building the zone has to know beside the registry.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ZoneConfig {
     /// The cluster domain, such as `cluster.local`.
     pub domain: Name,
@@ -36,6 +46,8 @@ pub struct ZoneConfig {
     pub ttl: u32,
     /// The cluster DNS addresses: what `ns.dns.<zone>` leads to.
     pub dns: Vec<IpAddr>,
+    /// What an operator says of it.
+    pub options: Arc<Options>,
 }
 
 /// What is at a name, as the kernel may know it.
@@ -149,6 +161,7 @@ pub enum Lookup {
 #[derive(Debug)]
 pub struct Zone {
     config: ZoneConfig,
+    guard: Guard,
     serial: u32,
     entries: BTreeMap<Name, NameEntry>,
     namespaces: BTreeSet<Arc<str>>,
@@ -164,6 +177,7 @@ impl Zone {
     /// An empty zone: it has not even an apex before the first update.
     pub fn new(config: ZoneConfig) -> Self {
         Self {
+            guard: Guard::new(&config),
             config,
             serial: 0,
             entries: BTreeMap::new(),
@@ -186,13 +200,18 @@ impl Zone {
         self.serial = serial;
         let mut changed = BTreeMap::new();
         if self.entries.is_empty() {
+            let pinned: Vec<Name> = self.guard.pinned().cloned().collect();
+            for name in pinned {
+                self.set(name, None, &mut changed);
+            }
             for (name, entry) in self.fixed() {
                 self.set(name, Some(entry), &mut changed);
             }
         }
         let mut services = changes.services.clone();
         for namespace in &changes.namespaces {
-            let exists = registry.has_namespace(namespace);
+            let exists =
+                registry.has_namespace(namespace) && self.config.options.exposes(namespace);
             let differs = if exists {
                 self.namespaces.insert(namespace.clone())
             } else {
@@ -251,6 +270,11 @@ impl Zone {
         &self.entries
     }
 
+    /// Whether the kernel may deny names. Where it may not, an operator's rules can make any name exist.
+    pub const fn may_deny(&self) -> bool {
+        self.guard.may_deny()
+    }
+
     /// The Service that a name belongs to: names wait for it, and go before it.
     pub fn service_of(&self, name: &Name) -> Option<ObjectName> {
         let labels = name.below(&self.config.domain)?;
@@ -285,6 +309,7 @@ impl Zone {
         addresses: &mut BTreeSet<IpAddr>,
     ) {
         let own = self.service_name(&name);
+        let options = &self.config.options;
         let old = self.services.remove(&name).unwrap_or_default();
         for (address, holder) in holders(&name, &old) {
             self.reverse.remove(address, holder);
@@ -297,7 +322,7 @@ impl Zone {
         let mut entries: BTreeMap<Name, Option<NameEntry>> =
             gone.map(|name| (name, None)).collect();
 
-        if let Some(records) = ServiceRecords::new(registry, &name) {
+        if let Some(records) = ServiceRecords::new(registry, &name, options) {
             for (address, holder) in holders(&name, &records) {
                 self.reverse.insert(address, holder);
                 addresses.insert(address);
@@ -327,6 +352,7 @@ impl Zone {
         entry: Option<NameEntry>,
         changed: &mut BTreeMap<Name, Option<NameEntry>>,
     ) {
+        let entry = self.guard.cover(&name, entry);
         let differs = match &entry {
             Some(entry) => self.entries.get(&name) != Some(entry),
             None => self.entries.remove(&name).is_some(),
@@ -357,6 +383,7 @@ impl Zone {
 fn holders(name: &ObjectName, records: &ServiceRecords) -> Vec<(IpAddr, Holder)> {
     let own = match &records.kind {
         Kind::ClusterIp { addresses, .. } => addresses.as_slice(),
+        Kind::Empty(addresses) => addresses.as_slice(),
         Kind::Absent | Kind::Headless | Kind::External(_) => &[],
     };
     let endpoints = records.endpoints.iter().map(|e| e.address);

@@ -15,18 +15,18 @@ use ipnet::IpNet;
 use super::admission::without_external_ips;
 use crate::{
     addresses::LocalAddresses,
-    dataplane::{NodeAddresses, Refusal, Update},
+    dataplane::{NodeAddresses, Refusal, Update, ZoneTerms},
     model::{Event, Family, Kind, ObjectName, Problem, ServiceKind},
     plan::{
         self, HealthCheck, PlanConfig, PortName,
         node_ports::{self, NodePortAddress},
     },
     registry::{Changes, Registry},
-    zone::{Name, NameEntry, Zone, ZoneConfig},
+    zone::{Name, NameEntry, Options, Zone, ZoneConfig},
 };
 
 /// Seconds for which records may be kept (kubeadm's Corefile).
-const TTL: u32 = 30;
+pub const TTL: u32 = 30;
 /// The Service whose ClusterIPs are the cluster's DNS addresses, as kubeadm and every CoreDNS chart name it.
 const DNS_SERVICE: (&str, &str) = ("kube-system", "kube-dns");
 
@@ -37,6 +37,10 @@ pub struct Given {
     pub node: Arc<str>,
     /// The cluster's domain.
     pub domain: Name,
+    /// Seconds for which its records may be kept.
+    pub ttl: u32,
+    /// What the operator says of the zone.
+    pub options: Arc<Options>,
     /// The cluster's DNS addresses; without them they are learned.
     pub dns: Vec<IpAddr>,
     /// At which of the node's addresses NodePorts are served.
@@ -53,6 +57,8 @@ impl Given {
         Self {
             node,
             domain,
+            ttl: TTL,
+            options: Arc::default(),
             dns,
             node_ports: vec![NodePortAddress::Primary],
             external_ips: true,
@@ -67,6 +73,8 @@ pub struct Desired {
     plan: PlanConfig,
     learns_dns: bool,
     zone: Zone,
+    /// Another configuration of the zone, for the next update.
+    configured: Option<(u32, Arc<Options>)>,
     planned: BTreeMap<ObjectName, BTreeSet<PortName>>,
     health_checks: BTreeMap<ObjectName, Vec<HealthCheck>>,
     /// Service ports that lack endpoints on this node, for clients inside and outside.
@@ -89,6 +97,8 @@ impl Desired {
         let Given {
             node,
             domain,
+            ttl,
+            options,
             dns,
             node_ports,
             external_ips,
@@ -104,9 +114,11 @@ impl Desired {
             foreign: BTreeMap::new(),
             zone: Zone::new(ZoneConfig {
                 domain,
-                ttl: TTL,
+                ttl,
                 dns: dns.clone(),
+                options,
             }),
+            configured: None,
             plan: PlanConfig { node, dns },
             planned: BTreeMap::new(),
             health_checks: BTreeMap::new(),
@@ -123,9 +135,11 @@ impl Desired {
         let mut changes = registry.take_changes();
         let triggered = std::mem::take(&mut changes.triggered);
         let dns_moved = self.learn_dns(registry);
+        let configured = self.configured.take();
+        let zone_moved = dns_moved || configured.is_some();
         let node_addresses = self.move_node(registry);
         let whole = std::mem::take(&mut self.whole);
-        if whole || dns_moved {
+        if whole || zone_moved {
             changes = everything(registry, &self.planned);
         } else if changes.is_empty() && node_addresses.is_none() {
             return None;
@@ -138,7 +152,11 @@ impl Desired {
         };
         Some(Update {
             ports: self.plan(registry, services),
-            names: self.names(registry, &changes, serial, dns_moved),
+            names: self.names(registry, &changes, serial, dns_moved, configured),
+            zone: (whole || zone_moved).then(|| ZoneTerms {
+                ttl: self.zone.config().ttl,
+                deniable: self.zone.may_deny(),
+            }),
             node_addresses,
             foreign_addresses,
             service_ranges: changes.service_cidrs.then(|| {
@@ -149,6 +167,14 @@ impl Desired {
             dns_addresses: (whole || dns_moved).then(|| self.plan.dns.clone()),
             serial,
         })
+    }
+
+    /// Takes over another configuration of the zone, with the next update. Returns whether it is another one.
+    pub fn configure(&mut self, ttl: u32, options: Arc<Options>) -> bool {
+        let config = self.zone.config();
+        let differs = (config.ttl, &config.options) != (ttl, &options);
+        self.configured = differs.then_some((ttl, options));
+        differs
     }
 
     /// An event with what this node has to do with it.
@@ -332,13 +358,18 @@ impl Desired {
         changes: &Changes,
         serial: u32,
         dns_moved: bool,
+        configured: Option<(u32, Arc<Options>)>,
     ) -> BTreeMap<Name, Option<NameEntry>> {
         let mut names = BTreeMap::new();
-        if dns_moved {
-            let config = ZoneConfig {
+        if dns_moved || configured.is_some() {
+            let mut config = ZoneConfig {
                 dns: self.plan.dns.clone(),
                 ..self.zone.config().clone()
             };
+            if let Some((ttl, options)) = configured {
+                config.ttl = ttl;
+                config.options = options;
+            }
             let old = std::mem::replace(&mut self.zone, Zone::new(config));
             names.extend(old.entries().keys().map(|name| (name.clone(), None)));
         }

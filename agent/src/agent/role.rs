@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Agent, AtInterfaces, Desired, Inputs, Publish,
-    desired::Given,
+    desired::{self, Given},
     other_proxy,
     report::{Report, is_alive},
 };
@@ -34,7 +34,10 @@ use crate::{
         kernel::{Kernel, MapFill},
         service_health::{self, NotStarted},
     },
-    config::{AgentConfig, DnsAnswers, Source},
+    config::{
+        AgentConfig, DnsAnswers, Source,
+        dns::{DnsConfig, file::DnsConfigFile},
+    },
     dataplane::{
         Handover,
         ebpf::{EbpfConfig, EbpfDataplane, cgroup::find_root, drain, takeover, view::View},
@@ -47,7 +50,7 @@ use crate::{
         files::{self, FilesOptions},
     },
     sysctl,
-    zone::{Name, ZoneConfig},
+    zone::{Name, Options, ZoneConfig},
 };
 
 /// Events that wait for the loop: enough for it to fill the maps while the source goes on reading.
@@ -128,11 +131,18 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
     ));
 
     wait_for_predecessor(&config.instance.bpffs_root).await;
-    let domain = Name::from_text(&config.cluster_domain)
-        .with_context(|| format!("--cluster-domain {} is not a name", config.cluster_domain))?;
+    let (file, dns) = DnsConfigFile::open(config.dns_config.as_deref())?;
+    let domain = match &dns.cluster.domain {
+        Some(domain) => domain.clone(),
+        None => Name::from_text(&config.cluster_domain)
+            .with_context(|| format!("--cluster-domain {} is not a name", config.cluster_domain))?,
+    };
+    let (ttl, options) = terms(&dns);
     let desired = Desired::new(Given {
         node: node.clone().into(),
         domain,
+        ttl,
+        options: Arc::clone(&options),
         dns: config.dns_address.clone(),
         node_ports: config.nodeport_addresses.clone(),
         external_ips: config.external_ips,
@@ -222,6 +232,9 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
     let follower = addresses::follow(addresses_in);
     parts.spawn(part("watch of this node's addresses", follower));
 
+    let (zone_in, zone) = watch::channel((ttl, options));
+    parts.spawn(part("configuration of DNS", follow_dns(file, dns, zone_in)));
+
     let (filled_in, filled) = watch::channel(false);
     let (other_proxy_in, other_proxy) = watch::channel(None);
     let follower =
@@ -247,6 +260,7 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
         interfaces,
         addresses,
         in_sync,
+        zone,
         other_proxy,
     };
     let mut on_thread = on_a_thread(agent.run(inputs, stop.clone()))?;
@@ -382,6 +396,35 @@ fn on_a_thread(
             let _ = ended.send(runtime.block_on(work));
         })?;
     Ok(wait)
+}
+
+/// Hands on what the file says of the zone whenever that changes.
+async fn follow_dns(
+    file: DnsConfigFile,
+    first: DnsConfig,
+    zone: watch::Sender<(u32, Arc<Options>)>,
+) -> anyhow::Result<()> {
+    let domain = first.cluster.domain.clone();
+    let (configs_in, mut configs) = watch::channel(Arc::new(first));
+    let changes = async {
+        while configs.changed().await.is_ok() {
+            let config = Arc::clone(&configs.borrow_and_update());
+            if config.cluster.domain != domain {
+                tracing::warn!("cluster.domain changed: it counts from the agent's next start on");
+            }
+            zone.send_replace(terms(&config));
+        }
+    };
+    tokio::select! {
+        () = file.follow(configs_in) => {}
+        () = changes => {}
+    }
+    Ok(())
+}
+
+fn terms(config: &DnsConfig) -> (u32, Arc<Options>) {
+    let ttl = config.cluster.ttl.map_or(desired::TTL, |ttl| ttl.get());
+    (ttl, Arc::new(config.zone_options()))
 }
 
 fn hello(zone: &ZoneConfig) -> Hello {

@@ -1,5 +1,6 @@
 mod interfaces;
 mod other_proxy;
+mod running;
 
 use std::{
     net::IpAddr,
@@ -131,6 +132,8 @@ fn bench(dns: &[&str]) -> Bench {
     let desired = Desired::new(Given {
         node: "n1".into(),
         domain: Name::from_text("cluster.local").unwrap(),
+        ttl: desired::TTL,
+        options: Arc::default(),
         dns,
         node_ports: vec![NodePortAddress::Primary, NodePortAddress::Localhost],
         external_ips: false,
@@ -430,70 +433,6 @@ fn the_clock_is_only_set_while_the_source_is_in_sync() {
     assert_eq!(bench.fake.told().synced, 0);
     bench.agent.tick(true);
     assert_eq!(bench.fake.told().synced, 1);
-}
-
-#[tokio::test]
-async fn a_change_is_carried_out_within_a_moment_and_churn_in_few_rounds() {
-    let bench = bench(&["10.96.0.10"]);
-    let (events, inputs_events) = mpsc::channel(64);
-    let (_interfaces, inputs_interfaces) = mpsc::channel(64);
-    let (_in_sync, inputs_in_sync) = watch::channel(true);
-    let (_addresses, inputs_addresses) = watch::channel(None);
-    let (_other_proxy, inputs_other_proxy) = watch::channel(None);
-    let inputs = Inputs {
-        events: inputs_events,
-        interfaces: inputs_interfaces,
-        addresses: inputs_addresses,
-        in_sync: inputs_in_sync,
-        other_proxy: inputs_other_proxy,
-    };
-    let stop = CancellationToken::new();
-    let running = tokio::spawn(bench.agent.run(inputs, stop.clone()));
-    for event in lists(Kind::ALL) {
-        events.send(event).await.unwrap();
-    }
-    let count = || bench.fake.told().updates.len();
-    let begun = std::time::Instant::now();
-    while count() == 0 {
-        assert!(begun.elapsed() < Duration::from_secs(5));
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    // One event each millisecond leaves no quiet moment, and still rounds are made.
-    let begun = std::time::Instant::now();
-    for n in 0..200 {
-        let address = format!("10.96.1.{n}");
-        events
-            .send(service("dev", &format!("s{n}"), &address))
-            .await
-            .unwrap();
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    let rounds = count() - 1;
-    let longest = begun.elapsed().as_millis() / QUIET.as_millis() + 1;
-    assert!(rounds >= 2, "{rounds} rounds");
-    assert!(rounds as u128 <= longest, "{rounds} rounds");
-    stop.cancel();
-    running.await.unwrap().unwrap();
-}
-
-#[tokio::test]
-async fn a_source_that_ends_ends_the_agent_with_an_error() {
-    let bench = bench(&[]);
-    let (events, inputs_events) = mpsc::channel(1);
-    let (_interfaces, inputs_interfaces) = mpsc::channel(1);
-    let (_in_sync, inputs_in_sync) = watch::channel(true);
-    let (_addresses, inputs_addresses) = watch::channel(None);
-    let (_other_proxy, inputs_other_proxy) = watch::channel(None);
-    drop(events);
-    let inputs = Inputs {
-        events: inputs_events,
-        interfaces: inputs_interfaces,
-        addresses: inputs_addresses,
-        in_sync: inputs_in_sync,
-        other_proxy: inputs_other_proxy,
-    };
-    let ended = bench.agent.run(inputs, CancellationToken::new()).await;
-    assert!(ended.unwrap_err().to_string().contains("source"));
 }
 
 fn node(addresses: &[&str]) -> Event {

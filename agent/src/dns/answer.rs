@@ -15,43 +15,62 @@ const SOA_TIMES: (i32, i32, i32) = (7200, 1800, 86_400);
 #[derive(Clone, Debug)]
 pub(super) struct Asked {
     pub(super) wire: WireName,
+    /// In the cluster's own domain, where it was asked for in another one.
     pub(super) name: Name,
-    /// The cluster domain as the asker wrote it; empty where the name is not in the zone.
+    /// The zone as the asker wrote it: one of the cluster's domains, or a zone of reverse names. Empty where the name is
+    /// in none.
     domain: Vec<u8>,
 }
 
 impl Asked {
     /// `None` where the name cannot be had in wire form.
-    pub(super) fn new(wire: &WireName, domain: &Name) -> Option<Self> {
+    pub(super) fn new(wire: &WireName, zone: &Zone) -> Option<Self> {
         let bytes: Vec<u8> = wire
             .iter()
             .flat_map(|label| std::iter::once(label.len() as u8).chain(label.iter().copied()))
             .collect();
         let name = Name::from_wire(&bytes)?;
-        let start = bytes.len().checked_sub(domain.wire().len());
-        let domain = start
-            .filter(|_| name.below(domain).is_some())
-            .map_or_else(Vec::new, |start| bytes[start..].to_vec());
+        let own = &zone.config().domain;
+        let domain = zone.domain_of(&name);
+        let around = domain.unwrap_or_else(|| zone.zone_of(&name));
+        let inside = name.below(around).is_some();
+        let start = bytes.len() - around.wire().len().min(bytes.len());
+        let written = if inside {
+            bytes[start..].to_vec()
+        } else {
+            Vec::new()
+        };
+        let name = match domain {
+            Some(domain) if domain != own && !zone.is_elsewhere(&name) => {
+                Name::from_wire(&[&name.wire()[..start], own.wire()].concat())?
+            }
+            _ => name,
+        };
         // An escaped or relative form must not come back as another name.
         let mut wire = wire.clone();
         wire.set_fqdn(true);
-        Some(Self { wire, name, domain })
+        Some(Self {
+            wire,
+            name,
+            domain: written,
+        })
     }
 
     /// A name on the wire, with the letter case of the asker in the zone part, as CoreDNS writes servers' names. Aliases
     /// lead to what they were told, in its own letters.
     fn write(&self, name: &Name, zone: &Name) -> WireName {
-        let mut bytes = name.wire().to_vec();
-        if !self.domain.is_empty() && name.below(zone).is_some() {
-            let start = bytes.len() - self.domain.len();
-            bytes[start..].copy_from_slice(&self.domain);
+        let bytes = name.wire();
+        if self.domain.is_empty() || name.below(zone).is_none() {
+            return to_wire(bytes);
         }
-        to_wire(&bytes)
+        let start = bytes.len() - zone.wire().len();
+        to_wire(&[&bytes[..start], &self.domain].concat())
     }
 
     /// Records of a section.
     pub(super) fn records(&self, zone: &Zone, records: &[Record]) -> Vec<WireRecord> {
-        let domain = &zone.config().domain;
+        // Pointers lead to names of the cluster's own domain, as they are.
+        let domain = zone.zone_of(&self.name);
         let is_alias = |record: &Record| matches!(record.data, RecordData::Cname(_));
         let aliases = records.iter().any(is_alias);
         records
@@ -90,12 +109,11 @@ impl Asked {
     /// The zone's SOA record, for answers and for the authority section of negative ones.
     pub(super) fn soa(&self, zone: &Zone) -> WireRecord {
         let config = zone.config();
+        let apex = zone.zone_of(&self.name);
         let below = |labels: &[&str]| {
-            let name = labels
-                .iter()
-                .rev()
-                .try_fold(config.domain.clone(), |name, label| name.child(label));
-            name.map_or_else(WireName::root, |name| self.write(&name, &config.domain))
+            let mut labels = labels.iter().rev();
+            let name = labels.try_fold(apex.clone(), |name, label| name.child(label));
+            name.map_or_else(WireName::root, |name| self.write(&name, apex))
         };
         let (refresh, retry, expire) = SOA_TIMES;
         let data = SOA::new(
@@ -107,12 +125,13 @@ impl Asked {
             expire,
             config.ttl,
         );
-        let owner = self.write(&config.domain, &config.domain);
+        let owner = self.write(apex, apex);
         WireRecord::from_rdata(owner, config.ttl.min(300), RData::SOA(data))
     }
 }
 
-fn to_wire(bytes: &[u8]) -> WireName {
+/// A name on the wire.
+pub(super) fn to_wire(bytes: &[u8]) -> WireName {
     let mut labels: Vec<&[u8]> = Vec::new();
     let mut rest = bytes;
     while let Some((length, after)) = rest.split_first() {

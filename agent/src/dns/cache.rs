@@ -1,8 +1,10 @@
 //! Answers of upstreams, kept for a while. Synchronous, and told the time.
 
 use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -10,19 +12,46 @@ use hickory_proto::{
     op::{Message, ResponseCode},
     rr::{DNSClass, RData, RecordType},
 };
+use indexmap::IndexMap;
+use rand::Rng as _;
 
 use crate::zone::Name;
 
-/// Nothing is kept for less: a TTL of 0 or 1 would make every client's second question a question to the upstream.
-const MIN: Duration = Duration::from_secs(5);
-/// An answer is fetched again before it runs out when it was given more often than this, and less than one part in so
-/// many of its life is left (CoreDNS's `prefetch 2 1m 10%`).
-const PREFETCH_HITS: u32 = 2;
-const PREFETCH_PART: u32 = 10;
 /// TTL of a stale answer (RFC 8767 §4).
 const STALE_TTL: Duration = Duration::from_secs(30);
-/// For how long an upstream's failure is believed (RFC 2308 §7.1: at most 5 minutes).
-const FAILURE: Duration = Duration::from_secs(5);
+/// How many entries are looked at for one that makes room.
+const LOOKED_AT: usize = 8;
+
+/// How answers are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Options {
+    /// Answers with records.
+    pub(super) success: Kept,
+    /// Answers that say that there is nothing, and failures.
+    pub(super) denial: Kept,
+    /// For how long an upstream's failure is believed.
+    pub(super) failure: Duration,
+    /// An answer is fetched again before it runs out when it was given more often than this; 0 for never,
+    pub(super) prefetch_hits: u32,
+    /// with no longer than this between two times,
+    pub(super) prefetch_within: Duration,
+    /// and less than so many percent of its life are left.
+    pub(super) prefetch_percentage: u32,
+    /// For how long answers are given after their time, where no upstream answers.
+    pub(super) stale: Duration,
+}
+
+/// How answers of a kind are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Kept {
+    pub(super) capacity: usize,
+    /// None longer; nothing is kept where this is zero.
+    pub(super) longest: Duration,
+    /// None shorter: a TTL of 0 or 1 would make every client's second question a question to the upstream.
+    pub(super) shortest: Duration,
+    /// Zones of which nothing is kept.
+    pub(super) except: Vec<Name>,
+}
 
 /// What was asked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -42,6 +71,8 @@ pub(super) enum Hit {
     /// An answer, with what is left of its TTL.
     Fresh {
         message: Message,
+        /// It has no records.
+        denial: bool,
         /// It is asked for often and runs out soon: it should be fetched again. Said once.
         prefetch: bool,
     },
@@ -53,10 +84,15 @@ pub(super) enum Hit {
 /// The cache.
 #[derive(Debug)]
 pub(super) struct Cache {
-    entries: Mutex<HashMap<Key, Entry>>,
-    capacity: usize,
-    longest: Duration,
-    stale: Duration,
+    entries: Mutex<Entries>,
+    options: Options,
+    evictions: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Entries {
+    success: IndexMap<Key, Entry>,
+    denial: IndexMap<Key, Entry>,
 }
 
 #[derive(Debug)]
@@ -64,6 +100,7 @@ struct Entry {
     message: Message,
     lifetime: Duration,
     until: Instant,
+    last: Instant,
     hits: u32,
     prefetched: bool,
 }
@@ -77,18 +114,51 @@ impl Entry {
     fn is_useful(&self, now: Instant, stale: Duration) -> bool {
         now <= self.until || (!self.is_failure() && now <= self.until + stale)
     }
+
+    /// Whether it should be fetched again, after it was given once more with so much time left.
+    fn is_due(&mut self, left: Duration, now: Instant, options: &Options) -> bool {
+        if now.duration_since(self.last) > options.prefetch_within {
+            self.hits = 0;
+        }
+        self.last = now;
+        self.hits = self.hits.saturating_add(1);
+        let due = options.prefetch_hits > 0
+            && !self.prefetched
+            && self.hits > options.prefetch_hits
+            && left < self.lifetime * options.prefetch_percentage / 100;
+        self.prefetched |= due;
+        due
+    }
+}
+
+impl Entries {
+    fn of(&mut self, kind: Kind) -> &mut IndexMap<Key, Entry> {
+        match kind {
+            Kind::Success => &mut self.success,
+            Kind::Denial => &mut self.denial,
+        }
+    }
+
+    fn get_mut(&mut self, key: &Key) -> Option<&mut Entry> {
+        match self.success.get_mut(key) {
+            Some(entry) => Some(entry),
+            None => self.denial.get_mut(key),
+        }
+    }
 }
 
 impl Cache {
-    /// For so many answers, none for longer than `longest`; nothing is kept where that is zero. After that they are
-    /// stale for so long.
-    pub(super) fn new(capacity: usize, longest: Duration, stale: Duration) -> Self {
+    pub(super) fn new(options: Options) -> Self {
         Self {
             entries: Mutex::default(),
-            capacity,
-            longest,
-            stale,
+            options,
+            evictions: AtomicU64::new(0),
         }
+    }
+
+    /// How answers are kept.
+    pub(super) const fn options(&self) -> &Options {
+        &self.options
     }
 
     /// The answer to a question.
@@ -98,17 +168,18 @@ impl Cache {
             return Hit::Miss;
         };
         if let Some(left) = entry.until.checked_duration_since(now) {
-            entry.hits = entry.hits.saturating_add(1);
-            let prefetch = !entry.prefetched
-                && entry.hits > PREFETCH_HITS
-                && left < entry.lifetime / PREFETCH_PART;
-            entry.prefetched |= prefetch;
+            let prefetch = entry.is_due(left, now, &self.options);
             let mut message = entry.message.clone();
             drop(entries);
+            let denial = message.answers.is_empty();
             set_ttl(&mut message, left);
-            return Hit::Fresh { message, prefetch };
+            return Hit::Fresh {
+                message,
+                denial,
+                prefetch,
+            };
         }
-        if !entry.is_useful(now, self.stale) {
+        if !entry.is_useful(now, self.options.stale) {
             return Hit::Miss;
         }
         let mut message = entry.message.clone();
@@ -120,61 +191,104 @@ impl Cache {
     /// Keeps an answer, where it may be kept, and gives all its records the same TTL: the smallest one, within bounds.
     /// A failure does not take the place of an answer that can still be given, stale as it is.
     pub(super) fn insert(&self, key: Key, message: &mut Message, now: Instant) {
-        let Some(lifetime) = lifetime(message).map(|ttl| ttl.max(MIN).min(self.longest)) else {
+        let Some((kind, lifetime)) = self.lifetime(&key, message) else {
             return;
         };
-        if lifetime.is_zero() {
-            return;
-        }
         set_ttl(message, lifetime);
         let entry = Entry {
             message: message.clone(),
             lifetime,
             until: now + lifetime,
+            last: now,
             hits: 0,
             prefetched: false,
         };
+        let (stale, failure) = (self.options.stale, entry.is_failure());
         let mut entries = self.lock();
-        if entry.is_failure()
-            && entries
-                .get(&key)
-                .is_some_and(|old| !old.is_failure() && old.is_useful(now, self.stale))
-        {
+        let keeps = |old: &mut Entry| !old.is_failure() && old.is_useful(now, stale);
+        if failure && entries.get_mut(&key).is_some_and(keeps) {
             return;
         }
-        if entries.len() >= self.capacity && !entries.contains_key(&key) {
-            // What is past its time goes first, then what can only be given stale. The order of a hash map is as good
-            // as a random choice.
-            entries.retain(|_, entry| entry.is_useful(now, self.stale));
-            if entries.len() >= self.capacity {
-                let old = entries.iter().find(|(_, entry)| entry.until < now);
-                let any = old
-                    .or_else(|| entries.iter().next())
-                    .map(|(key, _)| key.clone());
-                any.map(|key| entries.remove(&key));
-            }
+        let (other, capacity) = match kind {
+            Kind::Success => (Kind::Denial, self.options.success.capacity),
+            Kind::Denial => (Kind::Success, self.options.denial.capacity),
+        };
+        entries.of(other).swap_remove(&key);
+        let of_kind = entries.of(kind);
+        if of_kind.len() >= capacity && !of_kind.contains_key(&key) {
+            make_room(of_kind);
+            self.evictions.fetch_add(1, Ordering::Relaxed);
         }
-        entries.insert(key, entry);
+        of_kind.insert(key, entry);
     }
 
-    /// How many answers are kept.
-    pub(super) fn len(&self) -> usize {
-        self.lock().len()
+    /// How many answers with records, and how many others, are kept.
+    pub(super) fn len(&self) -> (usize, usize) {
+        let entries = self.lock();
+        (entries.success.len(), entries.denial.len())
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Entry>> {
+    /// How many made room for others.
+    pub(super) fn evictions(&self) -> u64 {
+        self.evictions.load(Ordering::Relaxed)
+    }
+
+    /// Of which kind an answer is, and for how long it holds; `None` where it must not be kept.
+    fn lifetime(&self, key: &Key, message: &Message) -> Option<(Kind, Duration)> {
+        let ttl = lifetime(message)?;
+        let Some(ttl) = ttl else {
+            let failure = self.options.failure;
+            return (!failure.is_zero()).then_some((Kind::Denial, failure));
+        };
+        let (kind, kept) = if message.answers.is_empty() {
+            (Kind::Denial, &self.options.denial)
+        } else {
+            (Kind::Success, &self.options.success)
+        };
+        if kept
+            .except
+            .iter()
+            .any(|zone| key.name.below(zone).is_some())
+        {
+            return None;
+        }
+        let ttl = ttl.max(kept.shortest).min(kept.longest);
+        (!ttl.is_zero()).then_some((kind, ttl))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// For how long an answer holds; `None` where it must not be kept.
-fn lifetime(message: &Message) -> Option<Duration> {
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Success,
+    Denial,
+}
+
+/// Removes one of some that are chosen at random: the one that runs out first.
+fn make_room(entries: &mut IndexMap<Key, Entry>) {
+    let mut random = rand::rng();
+    let chosen = (0..LOOKED_AT.min(entries.len())).map(|_| random.random_range(0..entries.len()));
+    let until = |index: &usize| entries.get_index(*index).map(|(_, entry)| entry.until);
+    if let Some(index) = chosen.min_by_key(until) {
+        entries.swap_remove_index(index);
+    }
+}
+
+/// For how long an answer holds; `Some(None)` for a failure, `None` where it must not be kept.
+#[expect(
+    clippy::option_option,
+    reason = "a failure's time is the cache's to say"
+)]
+fn lifetime(message: &Message) -> Option<Option<Duration>> {
     if message.metadata.truncation {
         return None;
     }
     let smallest = |records: &[hickory_proto::rr::Record]| records.iter().map(|r| r.ttl).min();
     let seconds = match message.metadata.response_code {
-        ResponseCode::ServFail => return Some(FAILURE),
+        ResponseCode::ServFail => return Some(None),
         ResponseCode::NoError if !message.answers.is_empty() => [
             smallest(&message.answers),
             smallest(&message.authorities),
@@ -195,7 +309,7 @@ fn lifetime(message: &Message) -> Option<Duration> {
         }
         _ => return None,
     };
-    Some(Duration::from_secs(seconds.into()))
+    Some(Some(Duration::from_secs(seconds.into())))
 }
 
 fn set_ttl(message: &mut Message, ttl: Duration) {
@@ -244,9 +358,27 @@ mod tests {
         message
     }
 
+    fn with_stale(capacity: usize, stale: Duration) -> Cache {
+        let kept = Kept {
+            capacity,
+            longest: Duration::from_secs(30),
+            shortest: Duration::from_secs(5),
+            except: vec!["kept.not".parse().unwrap()],
+        };
+        Cache::new(Options {
+            success: kept.clone(),
+            denial: kept,
+            failure: Duration::from_secs(5),
+            prefetch_hits: 2,
+            prefetch_within: Duration::from_secs(60),
+            prefetch_percentage: 10,
+            stale,
+        })
+    }
+
     /// Keeps nothing beyond its time.
     fn cache(capacity: usize) -> Cache {
-        Cache::new(capacity, Duration::from_secs(30), Duration::ZERO)
+        with_stale(capacity, Duration::ZERO)
     }
 
     fn fresh(cache: &Cache, name: &str, now: Instant) -> Option<Message> {
@@ -286,7 +418,7 @@ mod tests {
         let mut message = answer(&[]);
         message.metadata.response_code = ResponseCode::NXDomain;
         cache.insert(key("a"), &mut message, now);
-        assert_eq!(cache.len(), 0, "no SOA");
+        assert_eq!(cache.len(), (0, 0), "no SOA");
         let root = WireName::root;
         let soa = SOA::new(root(), root(), 1, 2, 3, 4, 10);
         message.add_authority(Record::from_rdata(root(), 600, RData::SOA(soa)));
@@ -301,7 +433,8 @@ mod tests {
         for name in ["a", "b", "c"] {
             cache.insert(key(name), &mut answer(&[20]), now);
         }
-        assert_eq!(cache.len(), 2);
+        assert_eq!(cache.len(), (2, 0));
+        assert_eq!(cache.evictions(), 1);
         assert!(fresh(&cache, "c", now).is_some());
     }
 
@@ -314,7 +447,7 @@ mod tests {
         let mut message = answer(&[]);
         message.metadata.response_code = ResponseCode::Refused;
         cache.insert(key("a"), &mut message, now);
-        assert_eq!(cache.len(), 0);
+        assert_eq!(cache.len(), (0, 0));
     }
 
     #[test]
@@ -336,10 +469,7 @@ mod tests {
     #[test]
     fn an_answer_after_its_time_is_stale_and_then_gone() {
         let stale = Duration::from_secs(3600);
-        let (cache, now) = (
-            Cache::new(9, Duration::from_secs(30), stale),
-            Instant::now(),
-        );
+        let (cache, now) = (with_stale(9, stale), Instant::now());
         cache.insert(key("a"), &mut answer(&[20]), now);
         let after = |seconds| cache.get(&key("a"), now + Duration::from_secs(seconds));
         let Hit::Stale(message) = after(21) else {
@@ -353,10 +483,7 @@ mod tests {
     #[test]
     fn a_failure_does_not_take_the_place_of_a_stale_answer() {
         let stale = Duration::from_secs(3600);
-        let (cache, now) = (
-            Cache::new(9, Duration::from_secs(30), stale),
-            Instant::now(),
-        );
+        let (cache, now) = (with_stale(9, stale), Instant::now());
         cache.insert(key("a"), &mut answer(&[20]), now);
         let mut failure = answer(&[]);
         failure.metadata.response_code = ResponseCode::ServFail;
@@ -365,5 +492,18 @@ mod tests {
         let later = now + Duration::from_secs(26);
         assert!(matches!(cache.get(&key("a"), later), Hit::Stale(_)));
         assert!(matches!(cache.get(&key("b"), later), Hit::Miss));
+    }
+
+    #[test]
+    fn zones_can_be_left_out_and_denials_do_not_push_out_answers() {
+        let (cache, now) = (cache(1), Instant::now());
+        cache.insert(key("a.kept.not"), &mut answer(&[20]), now);
+        assert_eq!(cache.len(), (0, 0));
+        cache.insert(key("a"), &mut answer(&[20]), now);
+        let mut failure = answer(&[]);
+        failure.metadata.response_code = ResponseCode::ServFail;
+        cache.insert(key("b"), &mut failure, now);
+        assert_eq!(cache.len(), (1, 1));
+        assert!(fresh(&cache, "a", now).is_some());
     }
 }

@@ -2,37 +2,37 @@
 
 use std::{
     net::IpAddr,
+    panic::AssertUnwindSafe,
     sync::{
-        Arc,
-        atomic::{AtomicU16, Ordering},
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU16, Ordering},
     },
     time::Instant,
 };
 
+use futures::FutureExt as _;
 use hickory_proto::{
-    op::{Edns, Message, Metadata, OpCode, Query, ResponseCode},
-    rr::{Record as WireRecord, RecordType},
-    serialize::binary::{BinDecoder, BinEncoder},
+    op::{OpCode, Query, ResponseCode},
+    rr::{Name as WireName, RecordType},
 };
 use hickory_server::{
-    net::{NetError, runtime::Time, xfer::Protocol},
+    net::{runtime::Time, xfer::Protocol},
     server::{Request, RequestHandler, ResponseHandler, ResponseInfo},
-    zone_handler::{MessageResponseBuilder, Queries},
 };
 use rand::seq::SliceRandom as _;
 
 use super::{
     answer::Asked,
-    forward::{Forward, From, Question},
-    metrics::Metrics,
+    forward::{Forward, From, Question, loop_token},
+    metrics::{Answered, Metrics},
+    reply::Reply,
+    routes::{Allowed, Rates, Routes},
     state::State,
 };
-use crate::zone::{Lookup, Name, Record, RecordData};
+use crate::zone::{Lookup, Name, Record, RecordData, Resolved, rewrite::Rewritten};
 
 /// The only version of EDNS; others get BADVERS (RFC 6891 §6.1.3).
 const EDNS_VERSION: u8 = 0;
-/// No UDP payload may be smaller (RFC 1035 §4.2.1).
-const MIN_PAYLOAD: u16 = 512;
 /// An ExternalName's answer lives no shorter (CoreDNS's cache).
 const MIN_ALIAS_TTL: u32 = 5;
 
@@ -40,7 +40,7 @@ const MIN_ALIAS_TTL: u32 = 5;
 #[derive(Clone, Debug)]
 pub(super) struct Handler {
     pub(super) state: Arc<State>,
-    pub(super) forward: Arc<Forward>,
+    pub(super) live: Arc<Live>,
     pub(super) metrics: Arc<Metrics>,
     /// The largest UDP answer.
     pub(super) max_payload: u16,
@@ -48,45 +48,45 @@ pub(super) struct Handler {
     pub(super) probe: Arc<AtomicU16>,
 }
 
-/// An answer before it is fitted to its transport.
-#[derive(Debug, Default)]
-struct Reply {
-    code: ResponseCode,
-    authoritative: bool,
-    recursion_available: bool,
-    authentic_data: bool,
-    truncated: bool,
-    /// The question is repeated.
-    question: bool,
-    answers: Vec<WireRecord>,
-    authorities: Vec<WireRecord>,
-    additionals: Vec<WireRecord>,
+/// What changes while the server runs.
+#[derive(Debug)]
+pub(super) struct Live {
+    routes: RwLock<Arc<Routes>>,
+    rates: Rates,
+    /// The question that looks for loops has come back.
+    looped: AtomicBool,
 }
 
-impl Reply {
-    fn code(code: ResponseCode) -> Self {
+impl Live {
+    pub(super) fn new(routes: Routes) -> Self {
         Self {
-            code,
-            question: true,
-            ..Self::default()
+            routes: RwLock::new(Arc::new(routes)),
+            rates: Rates::default(),
+            looped: AtomicBool::new(false),
         }
     }
 
-    /// As an upstream gave it.
-    fn forwarded(message: Message) -> Self {
-        let metadata = message.metadata;
-        Self {
-            code: metadata.response_code,
-            authoritative: metadata.authoritative,
-            recursion_available: metadata.recursion_available,
-            authentic_data: metadata.authentic_data,
-            truncated: metadata.truncation,
-            question: true,
-            answers: message.answers,
-            authorities: message.authorities,
-            additionals: message.additionals,
-        }
+    /// Who is asked for what at the moment.
+    pub(super) fn routes(&self) -> Arc<Routes> {
+        Arc::clone(&self.routes.read().unwrap_or_else(PoisonError::into_inner))
     }
+
+    /// Other routes, for questions from now on.
+    pub(super) fn replace(&self, routes: Routes) {
+        *self.routes.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(routes);
+    }
+
+    /// Whether the question that looks for loops has come back since this was asked last.
+    pub(super) fn take_looped(&self) -> bool {
+        self.looped.swap(false, Ordering::Relaxed)
+    }
+}
+
+/// A question, and who is asked where nobody here knows.
+struct Entered {
+    query: Query,
+    rewritten: Option<Rewritten>,
+    forward: Arc<Forward>,
 }
 
 #[async_trait::async_trait]
@@ -97,39 +97,89 @@ impl RequestHandler for Handler {
         mut response_handle: R,
     ) -> ResponseInfo {
         let begun = Instant::now();
-        let reply = self.reply(request).await;
-        let code = reply.code;
-        let info = match self.send(request, &reply, &mut response_handle).await {
-            Ok(info) => info,
-            Err(error) => {
-                tracing::debug!(%error, client = %request.src(), "an answer cannot be sent");
-                let mut metadata = Metadata::response_from_request(&request.metadata);
-                metadata.response_code = ResponseCode::ServFail;
-                hickory_proto::op::Header {
-                    metadata,
-                    counts: hickory_proto::op::HeaderCounts::default(),
-                }
-                .into()
+        let routes = self.live.routes();
+        let reply = match self.allowed(request, &routes) {
+            Allowed::Whole => {
+                let replied = AssertUnwindSafe(self.reply(request, &routes)).catch_unwind();
+                replied.await.unwrap_or_else(|_| {
+                    self.metrics.panics.inc();
+                    Reply::code(ResponseCode::ServFail)
+                })
+            }
+            Allowed::Cut => Reply::cut(),
+            Allowed::Nothing => {
+                self.metrics.dropped.inc();
+                return Reply::unsent(request);
             }
         };
+        let (code, records) = (reply.code, !reply.answers.is_empty());
+        let sent = reply
+            .send(request, self.max_payload, &mut response_handle)
+            .await;
+        let info = sent.unwrap_or_else(|error| {
+            tracing::debug!(%error, client = %request.src(), "an answer cannot be sent");
+            Reply::unsent(request)
+        });
         let probe = request.src().ip().is_loopback()
             && request.src().port() == self.probe.load(Ordering::Relaxed);
         if !probe {
-            let qtype = request.queries.queries().first().map(|q| q.query_type());
-            self.metrics.answered(
-                request.src().ip().to_canonical().is_ipv4(),
-                request.protocol() == Protocol::Udp,
-                qtype,
-                code,
-                begun.elapsed(),
-            );
+            self.tell(request, &routes, code, records, begun);
         }
         info
     }
 }
 
 impl Handler {
-    async fn reply(&self, request: &Request) -> Reply {
+    fn allowed(&self, request: &Request, routes: &Routes) -> Allowed {
+        match routes.limits.responses_per_second {
+            Some(most) if request.protocol() == Protocol::Udp => {
+                let client = request.src().ip().to_canonical();
+                self.live.rates.allow(client, most.get(), Instant::now())
+            }
+            _ => Allowed::Whole,
+        }
+    }
+
+    /// Counts an answer, and logs it where that is wanted.
+    fn tell(
+        &self,
+        request: &Request,
+        routes: &Routes,
+        code: ResponseCode,
+        records: bool,
+        begun: Instant,
+    ) {
+        let query = request
+            .queries
+            .queries()
+            .first()
+            .map(|query| query.original());
+        let name = query.and_then(|query| plain(query.name()));
+        let zone = name.as_ref().and_then(|name| routes.to(name).0);
+        self.metrics.answered(&Answered {
+            ipv4: request.src().ip().to_canonical().is_ipv4(),
+            udp: request.protocol() == Protocol::Udp,
+            zone,
+            qtype: query.map(Query::query_type),
+            code,
+            size: request.as_slice().len(),
+            took: begun.elapsed(),
+        });
+        if routes.logs(name.as_ref(), code, records)
+            && let Some(query) = query
+        {
+            tracing::info!(
+                client = %request.src(),
+                name = %query.name(),
+                qtype = %query.query_type(),
+                code = super::metrics::code(code),
+                microseconds = begun.elapsed().as_micros() as u64,
+                "answered"
+            );
+        }
+    }
+
+    async fn reply(&self, request: &Request, routes: &Routes) -> Reply {
         if request.metadata.op_code != OpCode::Query {
             return Reply {
                 question: false,
@@ -145,35 +195,39 @@ impl Handler {
         if request.version() != EDNS_VERSION {
             return Reply::code(ResponseCode::BADVERS);
         }
-        let query = query.original();
-        let domain = self.state.read().zone.config().domain.clone();
-        let Some(asked) = Asked::new(query.name(), &domain) else {
-            return Reply::code(ResponseCode::FormErr);
+        self.answer(request, query.original(), routes, true).await
+    }
+
+    /// The answer to a question as it was asked; `chases` aliases to their ends.
+    async fn answer(
+        &self,
+        request: &Request,
+        query: &Query,
+        routes: &Routes,
+        chases: bool,
+    ) -> Reply {
+        let entered = match self.enter(query, routes) {
+            Ok(entered) => entered,
+            Err(reply) => return reply,
         };
-        let inside = asked.name.below(&domain).is_some();
-        if inside && matches!(query.query_type(), RecordType::AXFR | RecordType::IXFR) {
-            return Reply::code(ResponseCode::Refused);
-        }
-        match self.local(&asked, query) {
+        let mut reply = match self.local(&entered.query) {
             Local::Reply(reply) => reply,
-            Local::Outside(own) => {
-                let question = question(request, query.clone(), asked.name);
-                Reply::forwarded(self.ask(&question, &own).await)
-            }
-            Local::Alias {
-                mut reply,
-                target,
-                own,
-            } => {
-                let mut query = query.clone();
-                if let Some(wire) = Asked::new(&target.0, &domain) {
-                    query.set_name(wire.wire);
+            Local::Outside(name, own) => {
+                let question = question(request, entered.query, name);
+                let (message, failed) = self.ask(&entered.forward, &question, &own).await;
+                if failed && routes.errors {
+                    tracing::error!(name = %question.name, qtype = %question.query.query_type(), "no upstream answers");
                 }
-                let question = question(request, query, target.1);
-                let message = self.ask(&question, &own).await;
+                Reply::forwarded(message)
+            }
+            Local::Alias { reply, .. } if !chases => reply,
+            Local::Alias { mut reply, target } => {
+                let mut query = entered.query;
+                query.set_name(target);
+                let end = Box::pin(self.answer(request, &query, routes, false)).await;
                 // An alias of something that is not there is still an alias (CoreDNS).
-                if message.metadata.response_code == ResponseCode::NoError {
-                    reply.answers.extend(message.answers);
+                if end.code == ResponseCode::NoError {
+                    reply.answers.extend(end.answers);
                 }
                 let smallest = reply.answers.iter().map(|r| r.ttl).min().unwrap_or(0);
                 for record in &mut reply.answers {
@@ -181,26 +235,73 @@ impl Handler {
                 }
                 reply
             }
-        }
-    }
-
-    async fn ask(&self, question: &Question, own: &[IpAddr]) -> Message {
-        let (message, from) = self.forward.ask(question, own).await;
-        match from {
-            From::Cache => self.metrics.cache_hits.inc(),
-            From::Stale => self.metrics.served_stale.inc(),
-            From::Upstream => self.metrics.cache_misses.inc(),
-            From::Nobody => self.metrics.rejects.inc(),
         };
-        message
+        if let Some(rewritten) = &entered.rewritten {
+            reply.undo(rewritten, query.name());
+        }
+        reply
     }
 
-    /// What the zone says. The lock is held for the lookup only.
-    fn local(&self, asked: &Asked, query: &Query) -> Local {
+    /// Looks whose a name is, and whether it stands for another one.
+    ///
+    /// # Errors
+    /// The reply, where there is nothing to look for.
+    fn enter(&self, query: &Query, routes: &Routes) -> Result<Entered, Reply> {
+        let Some(name) = plain(query.name()) else {
+            return Err(Reply::code(ResponseCode::FormErr));
+        };
+        if query.query_type() == RecordType::HINFO && name == *loop_token() {
+            self.live.looped.store(true, Ordering::Relaxed);
+            return Err(Reply::code(ResponseCode::Refused));
+        }
         let inner = self.state.read();
         let zone = &inner.zone;
+        let mut entered = Entered {
+            query: query.clone(),
+            rewritten: None,
+            forward: Arc::clone(routes.to(&name).1),
+        };
+        if !zone.is_elsewhere(&name) {
+            entered.forward = Arc::clone(&routes.default);
+            entered.rewritten = Rewritten::of(&name, &zone.config().options.rewrites);
+        }
+        if let Some(rewritten) = &entered.rewritten {
+            let Some(name) = &rewritten.name else {
+                return Err(Reply::code(ResponseCode::ServFail));
+            };
+            entered.query.set_name(super::answer::to_wire(name.wire()));
+        }
+        drop(inner);
+        Ok(entered)
+    }
+
+    /// Asks upstreams. Says whether none of them answered.
+    async fn ask(
+        &self,
+        forward: &Arc<Forward>,
+        question: &Question,
+        own: &[IpAddr],
+    ) -> (hickory_proto::op::Message, bool) {
+        let (message, from) = forward.ask(question, own).await;
+        self.metrics.forwarded(from);
+        let failed = message.metadata.response_code == ResponseCode::ServFail;
+        (message, failed && from == From::Upstream)
+    }
+
+    /// What is known here. The lock is held for that only.
+    fn local(&self, query: &Query) -> Local {
+        let inner = self.state.read();
+        let zone = &inner.zone;
+        let Some(asked) = Asked::new(query.name(), zone) else {
+            return Local::Reply(Reply::code(ResponseCode::FormErr));
+        };
         let qtype = u16::from(query.query_type());
         let inside = asked.name.below(&zone.config().domain);
+        let inside = inside.filter(|_| !zone.is_elsewhere(&asked.name));
+        let transfer = matches!(query.query_type(), RecordType::AXFR | RecordType::IXFR);
+        if inside.is_some() && transfer {
+            return Local::Reply(Reply::code(ResponseCode::Refused));
+        }
         let authoritative = |code| Reply {
             code,
             authoritative: true,
@@ -211,14 +312,22 @@ impl Handler {
             authorities: vec![asked.soa(zone)],
             ..authoritative(code)
         };
+        let lookup = match zone.resolve(&asked.name, qtype) {
+            Resolved::NoData => return Local::Reply(authoritative(ResponseCode::NoError)),
+            Resolved::Failure => return Local::Reply(Reply::code(ResponseCode::ServFail)),
+            Resolved::Lookup(lookup) => lookup,
+        };
+        // What hosts say does not depend on the cluster, and what it says of the cluster has no other source.
+        let by_hosts = zone.config().options.hosts.answers(&asked.name);
         if !inner.synced
+            && !by_hosts
             && let Some(labels) = &inside
             && depends_on_the_cluster(labels)
         {
             return Local::Reply(negative(ResponseCode::ServFail));
         }
-        match zone.lookup(&asked.name, qtype) {
-            Lookup::Outside => Local::Outside(zone.config().dns.clone()),
+        match lookup {
+            Lookup::Outside => Local::Outside(asked.name.clone(), zone.config().dns.clone()),
             Lookup::NoData => Local::Reply(negative(ResponseCode::NoError)),
             Lookup::NxDomain => Local::Reply(negative(ResponseCode::NXDomain)),
             Lookup::Answer {
@@ -232,9 +341,9 @@ impl Handler {
                     ..authoritative(ResponseCode::NoError)
                 })
             }
-            Lookup::Alias { answers, target } => {
+            Lookup::Alias { answers, .. } => {
                 let answers = asked.records(zone, &answers);
-                let wire = answers.last().and_then(|record| match &record.data {
+                let target = answers.last().and_then(|record| match &record.data {
                     hickory_proto::rr::RData::CNAME(name) => Some(name.0.clone()),
                     _ => None,
                 });
@@ -243,99 +352,22 @@ impl Handler {
                         answers,
                         ..authoritative(ResponseCode::NoError)
                     },
-                    target: (wire.unwrap_or_default(), target),
-                    own: zone.config().dns.clone(),
+                    target: target.unwrap_or_default(),
                 }
             }
         }
-    }
-
-    async fn send(
-        &self,
-        request: &Request,
-        reply: &Reply,
-        handle: &mut impl ResponseHandler,
-    ) -> Result<ResponseInfo, NetError> {
-        let payload = request.max_payload().clamp(MIN_PAYLOAD, self.max_payload);
-        let edns = request.edns.as_ref().map(|asked| {
-            let mut edns = Edns::new();
-            // The asker's own size comes back, as CoreDNS has it.
-            edns.set_max_payload(asked.max_payload())
-                .set_version(EDNS_VERSION);
-            edns.set_dnssec_ok(asked.flags().dnssec_ok);
-            edns
-        });
-        let limit = match (request.protocol(), &edns) {
-            (Protocol::Udp, Some(_)) => payload,
-            (Protocol::Udp, None) => MIN_PAYLOAD,
-            _ => u16::MAX,
-        };
-        let mut metadata = Metadata::response_from_request(&request.metadata);
-        metadata.response_code = reply.code;
-        metadata.authoritative = reply.authoritative;
-        metadata.recursion_available = reply.recursion_available;
-        metadata.authentic_data = reply.authentic_data;
-        metadata.truncation = reply.truncated;
-        let none = Queries::read(&mut BinDecoder::new(&[]), 0).map_err(NetError::from)?;
-        let queries = if reply.question {
-            &request.queries
-        } else {
-            &none
-        };
-        let all = reply.answers.len() + reply.authorities.len() + reply.additionals.len();
-        let must = reply.answers.len() + reply.authorities.len();
-        // The first so many records of all sections, in their order.
-        let build = |count: usize, cut: bool| {
-            let answers = count.min(reply.answers.len());
-            let authorities = (count - answers).min(reply.authorities.len());
-            let additionals = count - answers - authorities;
-            let mut metadata = metadata;
-            metadata.truncation |= cut;
-            MessageResponseBuilder::new(queries, edns.as_ref()).build(
-                metadata,
-                &reply.answers[..answers],
-                &reply.authorities[..authorities],
-                [],
-                &reply.additionals[..additionals],
-            )
-        };
-        let fits = |count: usize| {
-            let mut bytes = Vec::with_capacity(512);
-            let mut encoder = BinEncoder::new(&mut bytes);
-            encoder.set_max_size(limit);
-            // What the library leaves out it tells by the flag, and the OPT record is what it leaves out first.
-            build(count, false)
-                .destructive_emit(&mut encoder)
-                .is_ok_and(|info| info.truncation == metadata.truncation)
-        };
-        let mut count = all;
-        if !fits(all) {
-            // Room for the OPT record is kept this way, which must be in every answer to a question that has one.
-            let (mut low, mut high) = (0, all);
-            while low + 1 < high {
-                let middle = usize::midpoint(low, high);
-                if fits(middle) {
-                    low = middle;
-                } else {
-                    high = middle;
-                }
-            }
-            count = low;
-        }
-        handle.send_response(build(count, count < must)).await
     }
 }
 
-/// What the zone makes of a question.
+/// What is known here of a question.
 enum Local {
     Reply(Reply),
-    /// Ask upstream, but not these addresses: they lead back here.
-    Outside(Vec<IpAddr>),
-    /// The CNAMEs so far, and the name to ask upstream for.
+    /// Ask upstream for this name, but not these addresses: they lead back here.
+    Outside(Name, Vec<IpAddr>),
+    /// The CNAMEs so far, and the name to ask for next.
     Alias {
         reply: Reply,
-        target: (hickory_proto::rr::Name, Name),
-        own: Vec<IpAddr>,
+        target: WireName,
     },
 }
 
@@ -364,4 +396,13 @@ fn shuffle(records: &mut [Record]) {
     if let Some(first) = first {
         records[first..].shuffle(&mut rand::rng());
     }
+}
+
+/// A name as it was asked for; `None` where it cannot be had in wire form.
+fn plain(wire: &WireName) -> Option<Name> {
+    let labels = wire.iter();
+    let bytes: Vec<u8> = labels
+        .flat_map(|label| std::iter::once(label.len() as u8).chain(label.iter().copied()))
+        .collect();
+    Name::from_wire(&bytes)
 }

@@ -1,4 +1,4 @@
-//! Numbers of the server, under the names that dashboards for CoreDNS know.
+//! Numbers of the server, under the names and labels that dashboards for CoreDNS know.
 
 use std::{
     fmt,
@@ -20,13 +20,30 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{forward::Forward, state::State};
+use super::{
+    forward::{From, Numbers, Times},
+    handler::Live,
+    state::State,
+};
+use crate::{config::dns::file::Counts, zone::Name};
 
 /// CoreDNS's buckets, in seconds.
-const BUCKETS: [f64; 16] = [
+pub(super) const BUCKETS: [f64; 16] = [
     0.000_25, 0.000_5, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024,
     2.048, 4.096, 8.192,
 ];
+/// CoreDNS's buckets, in bytes.
+const SIZES: [f64; 13] = [
+    0.0, 100.0, 200.0, 300.0, 400.0, 511.0, 1023.0, 2047.0, 4095.0, 8291.0, 16_000.0, 32_000.0,
+    64_000.0,
+];
+/// The one server that there is.
+const SERVER: &str = "dns://:53";
+
+/// Times of upstreams' answers, none yet.
+pub(super) fn times() -> Times {
+    Family::new_with_constructor(|| Histogram::new(BUCKETS))
+}
 
 /// The numbers.
 #[derive(Debug)]
@@ -34,126 +51,259 @@ pub(super) struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
     responses: Family<ResponseLabels, Counter>,
-    duration: Histogram,
-    pub(super) cache_hits: Counter,
-    pub(super) cache_misses: Counter,
-    pub(super) rejects: Counter,
-    pub(super) served_stale: Counter,
+    duration: Family<ZoneLabels, Histogram, fn() -> Histogram>,
+    size: Family<SizeLabels, Histogram, fn() -> Histogram>,
+    cache_hits: Family<CacheLabels, Counter>,
+    cache_misses: Family<CacheLabels, Counter>,
+    cache_requests: Family<CacheLabels, Counter>,
+    served_stale: Family<CacheLabels, Counter>,
+    rejects: Counter,
+    pub(super) panics: Counter,
+    /// Questions beyond a client's rate that got no answer.
+    pub(super) dropped: Counter,
+    /// TCP connections that were closed because there were too many.
+    pub(super) refused: Counter,
+}
+
+/// A question that was answered.
+#[derive(Debug)]
+pub(super) struct Answered<'a> {
+    pub(super) ipv4: bool,
+    pub(super) udp: bool,
+    /// The stub domain that it is in.
+    pub(super) zone: Option<&'a Name>,
+    pub(super) qtype: Option<RecordType>,
+    pub(super) code: ResponseCode,
+    /// Of the question, in bytes.
+    pub(super) size: usize,
+    pub(super) took: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
-    family: &'static str,
+    server: &'static str,
+    zone: String,
+    view: &'static str,
     proto: &'static str,
+    family: &'static str,
     r#type: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ResponseLabels {
+    server: &'static str,
+    zone: String,
+    view: &'static str,
     rcode: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ZoneLabels {
+    server: &'static str,
+    zone: String,
+    view: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SizeLabels {
+    server: &'static str,
+    zone: String,
+    view: &'static str,
+    proto: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CacheLabels {
+    server: &'static str,
+    r#type: Option<&'static str>,
+    zones: &'static str,
+    view: &'static str,
+}
+
+const fn cache_labels(r#type: Option<&'static str>) -> CacheLabels {
+    CacheLabels {
+        server: SERVER,
+        r#type,
+        zones: ".",
+        view: "",
+    }
 }
 
 /// What is read when it is asked for.
 #[derive(Debug)]
-struct Live {
+struct Current {
     state: Arc<State>,
-    forward: Arc<Forward>,
+    live: Arc<Live>,
+    file: Arc<Counts>,
 }
 
 impl Metrics {
-    pub(super) fn new(state: Arc<State>, forward: Arc<Forward>) -> Self {
+    pub(super) fn new(
+        state: Arc<State>,
+        live: Arc<Live>,
+        file: Arc<Counts>,
+        times: &Times,
+    ) -> Self {
         let mut registry = Registry::default();
-        let requests = Family::default();
-        let responses = Family::default();
-        let duration = Histogram::new(BUCKETS);
-        let [cache_hits, cache_misses, rejects, served_stale] =
-            std::array::from_fn(|_| Counter::default());
+        let this = Self {
+            registry: Registry::default(),
+            requests: Family::default(),
+            responses: Family::default(),
+            duration: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
+            size: Family::new_with_constructor(|| Histogram::new(SIZES)),
+            cache_hits: Family::default(),
+            cache_misses: Family::default(),
+            cache_requests: Family::default(),
+            served_stale: Family::default(),
+            rejects: Counter::default(),
+            panics: Counter::default(),
+            dropped: Counter::default(),
+            refused: Counter::default(),
+        };
         registry.register(
             "coredns_dns_requests",
-            "Questions, by family, transport and type",
-            Family::clone(&requests),
+            "Questions, by zone, transport, family and type",
+            this.requests.clone(),
         );
         registry.register(
             "coredns_dns_responses",
-            "Answers, by code",
-            Family::clone(&responses),
+            "Answers, by zone and code",
+            this.responses.clone(),
         );
         registry.register(
             "coredns_dns_request_duration_seconds",
             "Time from a question to its answer",
-            duration.clone(),
+            this.duration.clone(),
         );
-        for (name, help, counter) in [
+        registry.register(
+            "coredns_dns_request_size_bytes",
+            "Sizes of questions",
+            this.size.clone(),
+        );
+        registry.register(
+            "coredns_proxy_request_duration_seconds",
+            "Time from a question to an upstream to its answer",
+            times.clone(),
+        );
+        for (name, help, family) in [
             (
                 "coredns_cache_hits",
                 "Forwarded questions that the cache answered",
-                &cache_hits,
+                &this.cache_hits,
             ),
             (
                 "coredns_cache_misses",
                 "Forwarded questions that the cache did not answer",
-                &cache_misses,
+                &this.cache_misses,
             ),
             (
-                "coredns_forward_max_concurrent_rejects",
-                "Questions that were refused because too many were under way or there is no upstream",
-                &rejects,
+                "coredns_cache_requests",
+                "Forwarded questions",
+                &this.cache_requests,
             ),
             (
                 "coredns_cache_served_stale",
                 "Answers that were given after their time because no upstream answered",
-                &served_stale,
+                &this.served_stale,
+            ),
+        ] {
+            registry.register(name, help, family.clone());
+        }
+        for (name, help, counter) in [
+            (
+                "coredns_forward_max_concurrent_rejects",
+                "Questions that were refused because too many were under way",
+                &this.rejects,
+            ),
+            (
+                "coredns_panics",
+                "Faults in signpost; please report them",
+                &this.panics,
+            ),
+            (
+                "signpost_dns_dropped",
+                "Questions beyond a client's rate that got no answer",
+                &this.dropped,
+            ),
+            (
+                "signpost_dns_connections_refused",
+                "TCP connections that were closed because there were too many",
+                &this.refused,
             ),
         ] {
             registry.register(name, help, counter.clone());
         }
-        registry.register_collector(Box::new(Live { state, forward }));
-        Self {
-            registry,
-            requests,
-            responses,
-            duration,
-            cache_hits,
-            cache_misses,
-            rejects,
-            served_stale,
-        }
+        registry.register_collector(Box::new(Current { state, live, file }));
+        Self { registry, ..this }
     }
 
-    pub(super) fn answered(
-        &self,
-        ipv4: bool,
-        udp: bool,
-        qtype: Option<RecordType>,
-        code: ResponseCode,
-        took: Duration,
-    ) {
-        let r#type = match qtype {
+    pub(super) fn answered(&self, answered: &Answered<'_>) {
+        let r#type = match answered.qtype {
             // Anybody can make up types; their number must not.
             None | Some(RecordType::Unknown(_)) => "other".to_owned(),
             Some(known) => known.to_string(),
         };
-        self.requests
-            .get_or_create(&RequestLabels {
-                family: if ipv4 { "1" } else { "2" },
-                proto: if udp { "udp" } else { "tcp" },
-                r#type,
-            })
-            .inc();
-        let rcode = match code {
-            ResponseCode::NoError => "NOERROR".to_owned(),
-            ResponseCode::NXDomain => "NXDOMAIN".to_owned(),
-            ResponseCode::ServFail => "SERVFAIL".to_owned(),
-            ResponseCode::FormErr => "FORMERR".to_owned(),
-            ResponseCode::NotImp => "NOTIMP".to_owned(),
-            ResponseCode::Refused => "REFUSED".to_owned(),
-            ResponseCode::BADVERS => "BADVERS".to_owned(),
-            other => u16::from(other).to_string(),
-        };
-        self.responses
-            .get_or_create(&ResponseLabels { rcode })
-            .inc();
-        self.duration.observe(took.as_secs_f64());
+        let zone = answered
+            .zone
+            .map_or_else(|| ".".to_owned(), |zone| format!("{zone}."));
+        let (server, view) = (SERVER, "");
+        let proto = if answered.udp { "udp" } else { "tcp" };
+        let family = if answered.ipv4 { "1" } else { "2" };
+        let requests = self.requests.get_or_create(&RequestLabels {
+            server,
+            zone: zone.clone(),
+            view,
+            proto,
+            family,
+            r#type,
+        });
+        requests.inc();
+        drop(requests);
+        let responses = self.responses.get_or_create(&ResponseLabels {
+            server,
+            zone: zone.clone(),
+            view,
+            rcode: code(answered.code),
+        });
+        responses.inc();
+        drop(responses);
+        let duration = self.duration.get_or_create(&ZoneLabels {
+            server,
+            zone: zone.clone(),
+            view,
+        });
+        duration.observe(answered.took.as_secs_f64());
+        drop(duration);
+        let size = self.size.get_or_create(&SizeLabels {
+            server,
+            zone,
+            view,
+            proto,
+        });
+        size.observe(answered.size as f64);
+    }
+
+    /// A question for a name outside was answered in this way.
+    pub(super) fn forwarded(&self, from: From) {
+        self.cache_requests.get_or_create(&cache_labels(None)).inc();
+        match from {
+            From::Cache { denial } => {
+                let kind = if denial { "denial" } else { "success" };
+                self.cache_hits
+                    .get_or_create(&cache_labels(Some(kind)))
+                    .inc();
+            }
+            From::Stale => {
+                self.served_stale.get_or_create(&cache_labels(None)).inc();
+            }
+            From::Upstream | From::Nobody => {
+                self.cache_misses.get_or_create(&cache_labels(None)).inc();
+            }
+            From::Rejected => {
+                self.cache_misses.get_or_create(&cache_labels(None)).inc();
+                self.rejects.inc();
+            }
+        }
     }
 
     /// The text that Prometheus reads.
@@ -164,51 +314,159 @@ impl Metrics {
     }
 }
 
-impl Collector for Live {
+/// The name of a code.
+pub(super) fn code(code: ResponseCode) -> String {
+    let name = match code {
+        ResponseCode::NoError => "NOERROR",
+        ResponseCode::NXDomain => "NXDOMAIN",
+        ResponseCode::ServFail => "SERVFAIL",
+        ResponseCode::FormErr => "FORMERR",
+        ResponseCode::NotImp => "NOTIMP",
+        ResponseCode::Refused => "REFUSED",
+        ResponseCode::BADVERS => "BADVERS",
+        other => return u16::from(other).to_string(),
+    };
+    name.to_owned()
+}
+
+impl Collector for Current {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let (synced, names) = {
+        let (synced, names, hosts) = {
             let inner = self.state.read();
-            (inner.synced, inner.zone.entries().len())
+            let hosts = inner.zone.config().options.hosts.len();
+            (inner.synced, inner.zone.entries().len(), hosts)
         };
         for (name, help, value) in [
-            (
-                "coredns_cache_entries",
-                "Answers in the cache",
-                self.forward.cache.len() as i64,
-            ),
             (
                 "signpost_dns_synced",
                 "Whether the zone is complete",
                 i64::from(synced),
             ),
             ("signpost_dns_names", "Names of the zone", names as i64),
+            (
+                "coredns_hosts_entries",
+                "Addresses of names that the configuration has",
+                hosts as i64,
+            ),
         ] {
             let gauge = ConstGauge::new(value);
             let encoder = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
             gauge.encode(encoder)?;
         }
-        let prefetched = ConstCounter::new(self.forward.prefetched.load(Ordering::Relaxed));
-        let encoder_of = encoder.encode_descriptor(
-            "coredns_cache_prefetch",
-            "Answers that were fetched again before they ran out",
+        for (name, help, count) in [
+            (
+                "coredns_reload_failed",
+                "Configurations that were refused",
+                &self.file.failures,
+            ),
+            (
+                "signpost_dns_reloads",
+                "Configurations that were taken over",
+                &self.file.reloads,
+            ),
+        ] {
+            let counter = ConstCounter::new(count.load(Ordering::Relaxed));
+            let encoder = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            counter.encode(encoder)?;
+        }
+        let routes = self.live.routes();
+        let all = routes.all();
+        let mut entries = encoder.encode_descriptor(
+            "coredns_cache_entries",
+            "Answers in the cache",
             None,
-            prefetched.metric_type(),
+            MetricType::Gauge,
         )?;
-        prefetched.encode(encoder_of)?;
-        let mut failures = encoder.encode_descriptor(
-            "coredns_proxy_healthcheck_failures",
-            "Questions and probes that an upstream left without an answer",
+        for (zones, forward) in &all {
+            let (success, denial) = forward.cache.len();
+            for (kind, count) in [("success", success), ("denial", denial)] {
+                let labels = cache_of(zones, Some(kind));
+                ConstGauge::new(count as i64).encode(entries.encode_family(&labels)?)?;
+            }
+        }
+        for (name, help, of) in [
+            (
+                "coredns_cache_prefetch",
+                "Answers that were fetched again before they ran out",
+                (|forward| forward.prefetched.load(Ordering::Relaxed))
+                    as fn(&super::forward::Forward) -> u64,
+            ),
+            (
+                "coredns_cache_evictions",
+                "Answers that made room for others",
+                |forward| forward.cache.evictions(),
+            ),
+        ] {
+            let mut counters = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (zones, forward) in &all {
+                let counter = ConstCounter::new(of(forward));
+                counter.encode(counters.encode_family(&cache_of(zones, None))?)?;
+            }
+        }
+        let broken = all
+            .iter()
+            .map(|(_, forward)| forward.broken.load(Ordering::Relaxed));
+        let broken = ConstCounter::new(broken.sum::<u64>());
+        broken.encode(encoder.encode_descriptor(
+            "coredns_forward_healthcheck_broken",
+            "Questions when every upstream was silent",
             None,
             MetricType::Counter,
-        )?;
-        for (address, count) in self.forward.failures() {
-            let labels = [
-                ("proxy_name", "forward".to_owned()),
-                ("to", address.to_string()),
-            ];
-            let counter = ConstCounter::new(count);
-            counter.encode(failures.encode_family(&labels)?)?;
+        )?)?;
+        let mut upstreams: Vec<Numbers> = Vec::new();
+        for numbers in all.iter().flat_map(|(_, forward)| forward.numbers()) {
+            if !upstreams
+                .iter()
+                .any(|known| known.address == numbers.address)
+            {
+                upstreams.push(numbers);
+            }
         }
-        Ok(())
+        encode_upstreams(&mut encoder, &upstreams)
     }
+}
+
+fn cache_of(zones: &str, kind: Option<&'static str>) -> Vec<(&'static str, String)> {
+    let mut labels = vec![("server", SERVER.to_owned())];
+    labels.extend(kind.map(|kind| ("type", kind.to_owned())));
+    labels.extend([("zones", zones.to_owned()), ("view", String::new())]);
+    labels
+}
+
+fn encode_upstreams(
+    encoder: &mut DescriptorEncoder<'_>,
+    upstreams: &[Numbers],
+) -> Result<(), fmt::Error> {
+    for (name, help, of) in [
+        (
+            "coredns_proxy_healthcheck_failures",
+            "Questions and probes that an upstream left without an answer",
+            (|numbers| numbers.failures) as fn(&Numbers) -> u64,
+        ),
+        (
+            "coredns_proxy_conn_cache_hits",
+            "Questions over a connection that was there already",
+            |numbers| numbers.connections.0,
+        ),
+        (
+            "coredns_proxy_conn_cache_misses",
+            "Questions over a connection that had to be made",
+            |numbers| numbers.connections.1,
+        ),
+    ] {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for numbers in upstreams {
+            let labels = upstream_labels(numbers);
+            let counter = ConstCounter::new(of(numbers));
+            counter.encode(family.encode_family(&labels)?)?;
+        }
+    }
+    Ok(())
+}
+
+fn upstream_labels(numbers: &Numbers) -> [(&'static str, String); 2] {
+    [
+        ("proxy_name", "forward".to_owned()),
+        ("to", numbers.address.to_string()),
+    ]
 }

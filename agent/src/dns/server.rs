@@ -3,7 +3,10 @@
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
-    sync::{Arc, atomic::AtomicU16},
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
     time::Duration,
 };
 
@@ -19,13 +22,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Args, Source, alive,
-    forward::{self, Forward},
-    handler::Handler,
+    forward::Times,
+    handler::{Handler, Live},
     metrics::Metrics,
     probes,
-    state::State,
+    routes::Routes,
+    state::{Configured, State},
 };
 use crate::{
+    config::dns::{DnsConfig, file::DnsConfigFile},
     feed::{self, Hello},
     model::Event,
     source::{
@@ -121,24 +126,30 @@ impl Server {
     pub async fn serve(self, stop: CancellationToken) -> anyhow::Result<()> {
         let listening = self.listening()?;
         let args = self.args;
-        let upstreams = args.upstreams();
+        let (file, config) = DnsConfigFile::open(args.dns_config.as_deref())?;
+        let times = super::metrics::times();
+        let routes = Routes::new(&args, &config, None, &times)?;
         tracing::info!(
-            version = env!("CARGO_PKG_VERSION"), source = %args.source, ?listening, ?upstreams,
+            version = env!("CARGO_PKG_VERSION"), source = %args.source, ?listening,
+            dns_config = ?args.dns_config, upstreams = ?routes.default.addresses(),
             cluster_domain = args.cluster_domain, "the DNS server starts"
         );
         let state = Arc::new(State::new(ZoneConfig {
-            domain: args.domain()?,
-            ttl: args.ttl,
+            domain: match &config.cluster.domain {
+                Some(domain) => domain.clone(),
+                None => args.domain()?,
+            },
+            ttl: ttl(&args, &config),
             dns: args.dns_address.clone(),
+            options: Arc::new(config.zone_options()),
         }));
-        let forward = Arc::new(Forward::new(&forward::Options {
-            upstreams,
-            policy: args.upstream_policy,
-            transport: args.upstream_transport,
-            keep: Duration::from_secs(args.cache_seconds),
-            stale: Duration::from_secs(args.stale_seconds),
-        }));
-        let metrics = Arc::new(Metrics::new(Arc::clone(&state), Arc::clone(&forward)));
+        let live = Arc::new(Live::new(routes));
+        let metrics = Arc::new(Metrics::new(
+            Arc::clone(&state),
+            Arc::clone(&live),
+            file.counts(),
+            &times,
+        ));
         let probe = Arc::new(AtomicU16::new(0));
 
         // Ends of parts are errors, whatever they end with.
@@ -150,10 +161,16 @@ impl Server {
         let routes = probes::metrics(Arc::clone(&metrics));
         parts.spawn(part("metrics", http(self.metrics, routes)));
 
-        if args.upstream.is_empty() {
-            let following = follow_upstreams(args.clone(), Arc::clone(&forward));
-            parts.spawn(part("upstreams", following));
-        }
+        parts.spawn(part("upstreams", follow_upstreams(Arc::clone(&live))));
+        let (zones_in, zones) = mpsc::channel(1);
+        let follower = follow_config(
+            args.clone(),
+            file,
+            config,
+            (Arc::clone(&live), times),
+            zones_in,
+        );
+        parts.spawn(part("configuration", follower));
 
         let (clocks, clock) = watch::channel(None);
         let (events_in, events) = mpsc::channel(EVENTS);
@@ -161,7 +178,7 @@ impl Server {
         let learns_dns = args.dns_address.is_empty() && !matches!(args.source, Source::Agent(_));
         let followed = Arc::clone(&state);
         parts.spawn(async move {
-            followed.follow(events, hellos, learns_dns).await;
+            followed.follow(events, hellos, zones, learns_dns).await;
             Err(anyhow!("the zone: nobody says anything any more"))
         });
         parts.spawn(part(
@@ -171,7 +188,7 @@ impl Server {
 
         let mut server = Hickory::new(Handler {
             state: Arc::clone(&state),
-            forward,
+            live: Arc::clone(&live),
             metrics,
             max_payload: args.max_payload,
             probe: Arc::clone(&probe),
@@ -198,31 +215,80 @@ impl Server {
             ended = parts.join_next() => return ended.map_or(Ok(()), |joined| joined?),
             () = stop.cancelled() => {}
         }
+        let lameduck = live.routes().lameduck;
         tracing::info!(
-            seconds = args.lameduck,
+            seconds = lameduck.as_secs_f64(),
             "questions are answered for a while longer"
         );
         tokio::select! {
             ended = parts.join_next() => ended.map_or(Ok(()), |joined| joined?),
-            () = tokio::time::sleep(Duration::from_secs(args.lameduck)) => Ok(()),
+            () = tokio::time::sleep(lameduck) => Ok(()),
         }
     }
 }
 
-/// Takes the upstreams of the file whenever they change. A file that cannot be read, or names none, changes nothing.
-async fn follow_upstreams(args: Args, forward: Arc<Forward>) -> anyhow::Result<()> {
+/// Takes the upstreams of files whenever they change, and looks whether one leads back here.
+async fn follow_upstreams(live: Arc<Live>) -> anyhow::Result<()> {
+    let mut looked_at = Vec::new();
     loop {
+        let routes = live.routes();
+        for (zone, forward) in routes.all() {
+            match forward.follow() {
+                Ok(true) => {
+                    tracing::info!(zone, upstreams = ?forward.addresses(), "other upstreams");
+                }
+                Ok(false) => {}
+                Err(error) => tracing::warn!(zone, "the upstreams stay as they are: {error:#}"),
+            }
+            let addresses = (zone, forward.addresses());
+            if routes.looks_for_loops && !looked_at.contains(&addresses) {
+                forward.look_for_loops(|| live.take_looped()).await;
+                looked_at.push(addresses);
+            }
+        }
+        drop(routes);
         tokio::time::sleep(REREAD).await;
-        match args.read_upstreams() {
-            Ok(upstreams) if upstreams.is_empty() => {}
-            Ok(upstreams) => {
-                if forward.replace(&upstreams) {
-                    tracing::info!(?upstreams, "other upstreams");
+    }
+}
+
+/// Takes over what the file says whenever that changes. What is under way is answered as before.
+async fn follow_config(
+    args: Args,
+    file: DnsConfigFile,
+    first: DnsConfig,
+    (live, times): (Arc<Live>, Times),
+    zones: mpsc::Sender<Configured>,
+) -> anyhow::Result<()> {
+    let counts = file.counts();
+    let (configs_in, mut configs) = watch::channel(Arc::new(first));
+    let changes = async {
+        while configs.changed().await.is_ok() {
+            let config = Arc::clone(&configs.borrow_and_update());
+            match Routes::new(&args, &config, Some(&live.routes()), &times) {
+                Ok(routes) => live.replace(routes),
+                Err(error) => {
+                    counts.failures.fetch_add(1, Ordering::Relaxed);
+                    tracing::error!("the configuration of DNS stays as it was: {error:#}");
+                    continue;
                 }
             }
-            Err(error) => tracing::debug!(%error, "the upstreams stay as they are"),
+            let configured = Configured {
+                domain: config.cluster.domain.clone(),
+                ttl: ttl(&args, &config),
+                options: Arc::new(config.zone_options()),
+            };
+            zones.send(configured).await?;
         }
+        Ok(())
+    };
+    tokio::select! {
+        () = file.follow(configs_in) => Ok(()),
+        ended = changes => ended,
     }
+}
+
+fn ttl(args: &Args, config: &DnsConfig) -> u32 {
+    config.cluster.ttl.map_or(args.ttl, |ttl| ttl.get())
 }
 
 async fn part(

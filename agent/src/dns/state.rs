@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     net::IpAddr,
-    sync::{PoisonError, RwLock, RwLockReadGuard},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -16,7 +16,7 @@ use crate::{
     feed::{Hello, KINDS},
     model::{Event, ObjectName, ServiceKind},
     registry::{Changes, Registry},
-    zone::{Zone, ZoneConfig},
+    zone::{Name, Options, Zone, ZoneConfig},
 };
 
 /// Changes are taken over together when none came for so long,
@@ -27,6 +27,17 @@ const PATIENCE: Duration = Duration::from_millis(100);
 const BATCH: usize = 1024;
 /// The Service whose ClusterIPs are the cluster's DNS addresses where nobody says them.
 const DNS_SERVICE: (&str, &str) = ("kube-system", "kube-dns");
+
+/// Another configuration of the zone.
+#[derive(Debug)]
+pub(super) struct Configured {
+    /// The cluster domain, where the file says it; an agent's word counts more.
+    pub(super) domain: Option<Name>,
+    /// Seconds for which records may be kept.
+    pub(super) ttl: u32,
+    /// What the operator says.
+    pub(super) options: Arc<Options>,
+}
 
 /// What answers are made from.
 #[derive(Debug)]
@@ -57,17 +68,19 @@ impl State {
         self.read().synced
     }
 
-    /// Follows a source until it ends. `hellos` bring another configuration of the zone; without any, the DNS
-    /// addresses are learned where `learn_dns` says so.
+    /// Follows a source until it ends. `hellos` bring an agent's configuration of the zone, `zones` the operator's; the
+    /// DNS addresses are learned where `learn_dns` says so.
     pub(super) async fn follow(
         &self,
         mut events: mpsc::Receiver<Event>,
         mut hellos: mpsc::Receiver<Hello>,
+        mut zones: mpsc::Receiver<Configured>,
         learn_dns: bool,
     ) {
         let mut registry = Registry::default();
         let mut batch = Vec::with_capacity(BATCH);
         let mut waiting: Option<(Instant, Instant)> = None;
+        let mut has_agent = false;
         loop {
             let due = waiting.map(|(first, last)| (first + PATIENCE).min(last + QUIET));
             tokio::select! {
@@ -80,10 +93,23 @@ impl State {
                     waiting = Some((waiting.map_or(now, |(first, _)| first), now));
                 }
                 Some(hello) = hellos.recv() => {
+                    has_agent = true;
+                    let options = self.read().zone.config().options.clone();
                     self.configure(&registry, ZoneConfig {
                         domain: hello.domain,
                         ttl: hello.ttl,
                         dns: hello.dns,
+                        options,
+                    });
+                }
+                Some(configured) = zones.recv() => {
+                    let old = self.read().zone.config().clone();
+                    let domain = configured.domain.filter(|_| !has_agent);
+                    self.configure(&registry, ZoneConfig {
+                        domain: domain.unwrap_or(old.domain),
+                        ttl: configured.ttl,
+                        dns: old.dns,
+                        options: configured.options,
                     });
                 }
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
@@ -117,8 +143,7 @@ impl State {
 
     fn configure(&self, registry: &Registry, config: ZoneConfig) {
         let mut inner = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let old = inner.zone.config();
-        if (&old.domain, old.ttl, &old.dns) == (&config.domain, config.ttl, &config.dns) {
+        if *inner.zone.config() == config {
             return;
         }
         tracing::info!(domain = %config.domain, ttl = config.ttl, dns = ?config.dns, "the zone is configured");

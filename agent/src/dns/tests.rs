@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 use super::*;
 use crate::model::{Event, ServiceKind};
 
+mod configured;
 mod forwarding;
 mod stand;
 
@@ -225,9 +226,9 @@ async fn a_name_outside_is_forwarded_and_kept() {
 
     let (_, metrics) = bench.http(bench.listening.metrics, "/metrics").await;
     for line in [
-        "coredns_cache_hits_total 1",
-        "coredns_dns_requests_total{family=\"1\",proto=\"udp\",type=\"A\"} 4",
-        "coredns_dns_responses_total{rcode=\"NXDOMAIN\"} 1",
+        "coredns_cache_hits_total{server=\"dns://:53\",type=\"success\",zones=\".\",view=\"\"} 1",
+        "coredns_dns_requests_total{server=\"dns://:53\",zone=\".\",view=\"\",proto=\"udp\",family=\"1\",type=\"A\"} 4",
+        "coredns_dns_responses_total{server=\"dns://:53\",zone=\".\",view=\"\",rcode=\"NXDOMAIN\"} 1",
         "signpost_dns_synced 1",
     ] {
         assert!(metrics.contains(line), "{line} in {metrics}");
@@ -368,8 +369,8 @@ fn sources_and_upstreams_are_written_as_the_help_says() {
     assert_eq!(source("kube"), Some(Source::Kube));
     assert_eq!(source("files:/m"), Some(Source::Files("/m".into())));
     assert_eq!(source("files:"), None);
-    let upstream = |text: &str| text.parse::<Upstream>().ok().map(|u| u.0);
-    let port = |ip: IpAddr, port| Some(SocketAddr::new(ip, port));
+    let upstream = |text: &str| text.parse::<UpstreamAddress>().ok();
+    let port = |ip: IpAddr, port| Some(UpstreamAddress::Plain(SocketAddr::new(ip, port)));
     assert_eq!(upstream("192.0.2.1"), port([192, 0, 2, 1].into(), 53));
     assert_eq!(
         upstream("192.0.2.1:5353"),

@@ -102,7 +102,7 @@ impl Zone {
         let mut hosts: BTreeMap<Name, Vec<Host>> = BTreeMap::new();
         let mut listed = true;
         match &records.kind {
-            Kind::Absent => return BTreeMap::new(),
+            Kind::Absent | Kind::Empty(_) => return BTreeMap::new(),
             Kind::External(_) => return [(own.clone(), self.alias(own))].into(),
             Kind::Headless if records.endpoints.is_empty() => return BTreeMap::new(),
             Kind::ClusterIp { addresses, ports } => {

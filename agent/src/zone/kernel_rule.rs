@@ -9,7 +9,11 @@ use signpost_common::{
     name::{MAX_LABELS, MAX_NAME},
 };
 
-use super::{tests::*, *};
+use super::{
+    rewrite::{Pattern, Rewritten, Rule},
+    tests::*,
+    *,
+};
 use crate::model::{Event, Kind as ObjectKind, Object, ServiceKind};
 
 #[derive(Debug, PartialEq)]
@@ -23,6 +27,14 @@ enum Verdict {
 
 /// What the kernel does with a question.
 fn kernel(zone: &Zone, name: &Name, qtype: u16) -> Verdict {
+    match rule(zone, name, qtype) {
+        Verdict::NoData | Verdict::NxDomain if !zone.may_deny() => Verdict::Pass,
+        verdict => verdict,
+    }
+}
+
+/// What the kernel would do were it in sync.
+fn rule(zone: &Zone, name: &Name, qtype: u16) -> Verdict {
     let entries = zone.entries();
     let labels: Vec<&[u8]> = name.labels().collect();
     if labels.len() > MAX_LABELS || name.wire().len() >= MAX_NAME || qtype == 255 {
@@ -33,7 +45,16 @@ fn kernel(zone: &Zone, name: &Name, qtype: u16) -> Verdict {
         let records = records.and_then(|entry| entry.records.get(&qtype));
         return records.map_or(Verdict::Pass, |records| Verdict::Records(records.clone()));
     };
-    if let Some(entry) = entries.get(name) {
+    let suffix = |count: usize| {
+        let mut suffix = zone.config().domain.clone();
+        for label in &below[..count.min(below.len())] {
+            suffix = suffix.child(label).unwrap();
+        }
+        entries.get(&suffix)
+    };
+    // Below a Service that is not there, nothing is looked up.
+    let orphan = below.len() > 3 && below[0] == b"svc" && suffix(3).is_none();
+    if let Some(entry) = entries.get(name).filter(|_| !orphan) {
         if let Some(records) = entry.records.get(&qtype) {
             return Verdict::Records(records.clone());
         }
@@ -63,21 +84,16 @@ fn kernel(zone: &Zone, name: &Name, qtype: u16) -> Verdict {
             Verdict::NoData
         };
     }
-    let suffix = |count: usize| {
-        let mut suffix = zone.config().domain.clone();
-        for label in &below[..count.min(below.len())] {
-            suffix = suffix.child(label).unwrap();
-        }
-        entries.get(&suffix)
-    };
     if suffix(1).is_none() {
         return Verdict::NxDomain;
     }
     if below[0] != b"svc" {
         return Verdict::Pass;
     }
-    if suffix(2).is_none_or(|e| !e.namespace) {
-        return Verdict::NxDomain;
+    match suffix(2) {
+        None => return Verdict::NxDomain,
+        Some(entry) if !entry.namespace => return Verdict::Pass,
+        Some(_) => {}
     }
     match suffix(3) {
         None => Verdict::NxDomain,
@@ -87,8 +103,31 @@ fn kernel(zone: &Zone, name: &Name, qtype: u16) -> Verdict {
     }
 }
 
+/// What the server does with a question; `None` where it is not the zone that answers it.
+fn server(zone: &Zone, name: &Name, qtype: u16) -> Option<Lookup> {
+    let options = &zone.config().options;
+    let own = &zone.config().domain;
+    let aliased = zone.domain_of(name).is_some_and(|domain| domain != own);
+    if Rewritten::of(name, &options.rewrites).is_some() || aliased {
+        return None;
+    }
+    match zone.resolve(name, qtype) {
+        Resolved::Lookup(lookup) => Some(lookup),
+        Resolved::NoData | Resolved::Failure => None,
+    }
+}
+
 fn agrees(zone: &Zone, name: &Name, qtype: u16) -> Result<(), TestCaseError> {
-    let lookup = zone.lookup(name, qtype);
+    let Some(lookup) = server(zone, name, qtype) else {
+        prop_assert_eq!(
+            kernel(zone, name, qtype),
+            Verdict::Pass,
+            "{} {}",
+            name,
+            qtype
+        );
+        return Ok(());
+    };
     match kernel(zone, name, qtype) {
         Verdict::Pass => {}
         Verdict::NoData => prop_assert_eq!(lookup, Lookup::NoData, "{} {}", name, qtype),
@@ -241,6 +280,103 @@ fn asked_name() -> impl Strategy<Value = Name> {
         })
 }
 
+/// What an operator may say, in names that objects have too.
+fn options() -> impl Strategy<Value = Options> {
+    let zones = |least| prop::collection::vec(operators_name(), least..2);
+    let namespaces = prop::collection::btree_set(label().prop_map(Arc::from), 0..4);
+    let entry = (address(), prop::collection::vec(operators_name(), 1..3));
+    let hosts = (
+        prop::collection::vec(entry, 0..3),
+        zones(0),
+        any::<bool>(),
+        any::<bool>(),
+    );
+    let hosts = hosts.prop_map(|(entries, zones, open, reverse)| {
+        let zones = if zones.is_empty() {
+            vec![Name::default()]
+        } else {
+            zones
+        };
+        let fallthrough = if open {
+            vec![Name::default()]
+        } else {
+            Vec::new()
+        };
+        Hosts::new(&entries, zones, fallthrough, 7, reverse)
+    });
+    let default = Options::default();
+    let nothing = default.clone();
+    let said = (
+        (
+            zones(0),
+            prop_oneof![3 => Just(default.fallthrough), 1 => zones(0)],
+        ),
+        zones(0),
+        any::<bool>(),
+        prop_oneof![2 => Just(BTreeSet::new()), 1 => namespaces],
+        any::<[bool; 2]>(),
+        prop_oneof![2 => Just(Hosts::default()), 2 => hosts],
+        prop::collection::vec(rewrite(), 0..2),
+        prop_oneof![3 => Just(default.reverse), 1 => Just(Vec::new())],
+    );
+    let said = said.prop_map(
+        |((aliases, fallthrough), elsewhere, pods, namespaces, flags, hosts, rewrites, reverse)| {
+            let [endpoint_pod_names, ignore_empty_services] = flags;
+            Options {
+                aliases,
+                reverse,
+                fallthrough,
+                elsewhere,
+                pods: if pods { Pods::Insecure } else { Pods::Disabled },
+                namespaces,
+                endpoint_pod_names,
+                ignore_empty_services,
+                hosts,
+                rewrites,
+            }
+        },
+    );
+    prop_oneof![1 => Just(nothing), 3 => said]
+}
+
+/// A name that an operator may write: mostly inside the zone.
+fn operators_name() -> impl Strategy<Value = Name> {
+    let inside = prop::collection::vec(label(), 0..3);
+    let zone = prop_oneof![
+        6 => Just("svc.cluster.local"), 2 => Just("cluster.local"), 1 => Just("local"), 1 => Just("pod.cluster.local"),
+        1 => Just("10.in-addr.arpa"), 1 => Just("example.com")
+    ];
+    (inside, zone).prop_map(|(labels, zone)| {
+        let zone = Name::from_text(zone).unwrap();
+        labels
+            .iter()
+            .fold(zone, |name, label| name.child(label).unwrap())
+    })
+}
+
+fn rewrite() -> impl Strategy<Value = Rewrite> {
+    let rule = (operators_name(), 0..7).prop_map(|(name, kind)| {
+        let (text, to) = (format!("{name}."), "ent.dev.svc.cluster.local.".to_owned());
+        match kind {
+            0 | 1 => Rule::Exact(text, to),
+            2 => Rule::Suffix(format!(".{text}"), to),
+            3 => Rule::Suffix(text, to),
+            4 => Rule::Regex(
+                Pattern::new(&format!("dev.*{}$", text.replace('.', r"\."))).unwrap(),
+                to,
+            ),
+            5 => Rule::Prefix("dev".to_owned(), to),
+            _ => Rule::Substring("ev.co".to_owned(), to),
+        }
+    });
+    (rule, any::<bool>()).prop_map(|(rule, auto)| Rewrite {
+        rule,
+        auto,
+        answers: Vec::new(),
+        goes_on: false,
+    })
+}
+
 const TYPES: [u16; 12] = [
     qtype::A,
     qtype::AAAA,
@@ -261,7 +397,9 @@ proptest! {
     fn the_kernel_never_contradicts_the_zone(
         steps in prop::collection::vec(prop::collection::vec(event(), 0..8), 1..5),
         names in prop::collection::vec(asked_name(), 30),
+        options in options(),
     ) {
+        let config = || ZoneConfig { options: Arc::new(options.clone()), ..config() };
         let mut registry = Registry::default();
         let mut zone = Zone::new(config());
         let mut followed = BTreeMap::new();
@@ -287,7 +425,9 @@ proptest! {
             let mut fresh = Zone::new(config());
             fresh.update(&registry, &all, 0);
             prop_assert_eq!(fresh.entries(), zone.entries());
-            let known: Vec<Name> = zone.entries().keys().cloned().collect();
+            let mut known: Vec<Name> = zone.entries().keys().cloned().collect();
+            let below: Vec<Name> = known.iter().filter_map(|name| name.child("dev")).collect();
+            known.extend(below);
             for name in names.iter().chain(&known) {
                 for qtype in TYPES {
                     agrees(&zone, name, qtype)?;

@@ -5,8 +5,9 @@ use std::{collections::BTreeSet, net::IpAddr};
 use signpost_common::dns::qtype;
 
 use super::{
-    Lookup, Name, Record, RecordData, Zone, reverse,
-    reverse::Holder,
+    Lookup, Name, Pods, Record, RecordData, Zone,
+    options::longest,
+    reverse::{self, Holder},
     service::{Kind, Port},
 };
 use crate::model::ObjectName;
@@ -42,10 +43,31 @@ impl Zone {
     /// that does not exist is NXDOMAIN (CoreDNS: NODATA); TXT of the apex, `svc`, `pod`, a namespace and `ns.dns`, and
     /// PTR of `ns.dns`, is NODATA (CoreDNS: NXDOMAIN); all names are matched in any letter case.
     pub fn lookup(&self, name: &Name, qtype: u16) -> Lookup {
-        let Some(labels) = name.below(&self.config.domain) else {
-            return self.pointers(name, qtype);
+        if self.is_elsewhere(name) {
+            return Lookup::Outside;
+        }
+        let lookup = match name.below(&self.config.domain) {
+            Some(labels) => self.lookup_below(&labels, qtype),
+            None => self.pointers(name, qtype),
         };
-        match (self.find(&labels), qtype) {
+        if lookup == Lookup::NxDomain && self.config.options.falls_through(name) {
+            return Lookup::Outside;
+        }
+        lookup
+    }
+
+    /// Whether a name is of a zone that somebody else has.
+    pub fn is_elsewhere(&self, name: &Name) -> bool {
+        let options = &self.config.options;
+        let length = |zone: &Name| zone.wire().len();
+        let own = name.below(&self.config.domain).map(|_| &self.config.domain);
+        let own = own.or_else(|| longest(name, &options.reverse));
+        longest(name, &options.elsewhere)
+            .is_some_and(|zone| own.is_none_or(|own| length(zone) >= length(own)))
+    }
+
+    fn lookup_below(&self, labels: &[&[u8]], qtype: u16) -> Lookup {
+        match (self.find(labels), qtype) {
             (Found::Nothing, _) => Lookup::NxDomain,
             (Found::Apex, qtype::SOA) => self.answer(vec![RecordData::Soa]),
             (Found::Apex, NS) => self.name_servers(),
@@ -81,6 +103,7 @@ impl Zone {
                     .collect(),
             ),
             [b"svc" | b"pod"] => Found::Empty,
+            [b"pod", ..] if self.config.options.pods == Pods::Disabled => Found::Nothing,
             [b"svc" | b"pod", namespace, rest @ ..] => {
                 let Some(namespace) = text(namespace).filter(|n| self.namespaces.contains(*n))
                 else {
@@ -123,7 +146,7 @@ impl Zone {
         };
         let mut hosts = Vec::new();
         match &records.kind {
-            Kind::Absent => return Found::Nothing,
+            Kind::Absent | Kind::Empty(_) => return Found::Nothing,
             // A port and a protocol that ask for all ask for nothing (CoreDNS).
             Kind::External(target) if left.len() != 1 && (port, protocol) == any => {
                 return Found::Alias(target.clone());
@@ -306,8 +329,17 @@ impl Zone {
     }
 
     fn pointers(&self, name: &Name, qtype: u16) -> Lookup {
-        let Some(address) = reverse::address(name).filter(|_| qtype == qtype::PTR) else {
+        let options = &self.config.options;
+        let Some(zone) = longest(name, &options.reverse) else {
             return Lookup::Outside;
+        };
+        let missing = match options.falls_through(name) {
+            true => Lookup::Outside,
+            false if name == zone => Lookup::NoData,
+            false => Lookup::NxDomain,
+        };
+        let Some(address) = reverse::address(name).filter(|_| qtype == qtype::PTR) else {
+            return missing;
         };
         let mut names = Vec::new();
         for holder in self.reverse.holders(address) {
@@ -332,7 +364,7 @@ impl Zone {
             }
         }
         if names.is_empty() {
-            return Lookup::Outside;
+            return missing;
         }
         self.answer(names.into_iter().map(RecordData::Ptr).collect())
     }

@@ -2,9 +2,11 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use super::Name;
+use signpost_common::name::MAX_LABEL;
+
+use super::{Name, Options};
 use crate::{
-    model::{ObjectName, Protocol, ServiceKind},
+    model::{Endpoint, ObjectName, Protocol, ServiceKind},
     registry::Registry,
 };
 
@@ -27,6 +29,9 @@ pub(super) enum Kind {
         addresses: Vec<IpAddr>,
         ports: Vec<Port>,
     },
+    /// Its own addresses lead back to it, and it has no other names: no endpoint is ready (CoreDNS's `ignore
+    /// empty_service`).
+    Empty(Vec<IpAddr>),
     /// The addresses of its endpoints.
     Headless,
     /// An alias.
@@ -81,8 +86,11 @@ impl EndpointRecord {
 
 impl ServiceRecords {
     /// What the registry knows of a Service; `None` where it knows nothing that has a name.
-    pub(super) fn new(registry: &Registry, name: &ObjectName) -> Option<Self> {
-        let kind = match registry.service(name).map(|s| (&s.kind, s)) {
+    pub(super) fn new(registry: &Registry, name: &ObjectName, options: &Options) -> Option<Self> {
+        if !options.exposes(&name.namespace) {
+            return None;
+        }
+        let mut kind = match registry.service(name).map(|s| (&s.kind, s)) {
             None => Kind::Absent,
             Some((ServiceKind::Headless, _)) => Kind::Headless,
             Some((ServiceKind::ExternalName(target), _)) => external(target),
@@ -117,12 +125,18 @@ impl ServiceRecords {
             for endpoint in slice.endpoints.iter().filter(|e| e.ready) {
                 endpoints.extend(endpoint.addresses.iter().map(|&address| EndpointRecord {
                     address,
-                    hostname: endpoint.hostname.clone().filter(|h| !h.is_empty()),
+                    hostname: hostname(endpoint, options),
                     ports: ports.clone(),
                 }));
             }
         }
         endpoints.sort();
+        if options.ignore_empty_services
+            && endpoints.is_empty()
+            && let Kind::ClusterIp { addresses, .. } = kind
+        {
+            kind = Kind::Empty(addresses);
+        }
         (kind != Kind::Absent || !endpoints.is_empty()).then_some(Self { kind, endpoints })
     }
 
@@ -130,7 +144,7 @@ impl ServiceRecords {
     pub(super) fn names(&self, own: &Name) -> Vec<Name> {
         let ports = match &self.kind {
             Kind::ClusterIp { ports, .. } => ports.as_slice(),
-            Kind::Absent | Kind::Headless | Kind::External(_) => &[],
+            Kind::Absent | Kind::Empty(_) | Kind::Headless | Kind::External(_) => &[],
         };
         let mut names = vec![own.clone()];
         names.extend(ports.iter().filter_map(|port| port.name_below(own)));
@@ -143,6 +157,16 @@ impl ServiceRecords {
         }
         names
     }
+}
+
+/// An endpoint's own name. That of a Pod that is no label does not count.
+fn hostname(endpoint: &Endpoint, options: &Options) -> Option<Arc<str>> {
+    let pod = endpoint
+        .pod
+        .as_ref()
+        .filter(|pod| options.endpoint_pod_names && pod.len() <= MAX_LABEL && !pod.contains('.'));
+    let own = endpoint.hostname.as_ref().filter(|name| !name.is_empty());
+    own.or(pod).cloned()
 }
 
 // An address is no name: the Service has none then (CoreDNS).

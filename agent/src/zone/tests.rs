@@ -17,6 +17,7 @@ pub(super) fn config() -> ZoneConfig {
         domain: name("cluster.local"),
         ttl: 30,
         dns: vec!["10.96.0.10".parse().unwrap()],
+        options: Arc::default(),
     }
 }
 

@@ -152,6 +152,7 @@ fn zone_of_many() -> BTreeMap<Name, Option<NameEntry>> {
         domain: name("cluster.local"),
         ttl: 30,
         dns: vec![[10, 96, 0, 10].into()],
+        options: Default::default(),
     });
     let changes = registry.take_changes();
     zone.update(&registry, &changes, 7)

@@ -44,6 +44,8 @@ pub struct Differ {
     ports: PortTable,
     names: NameTable,
     cluster: ClusterRanges,
+    /// The zone's names are all there is.
+    deniable: bool,
     serial: u32,
     started: bool,
 }
@@ -61,6 +63,7 @@ impl Differ {
             domain: config.domain,
             ports: PortTable::new(config.count_services),
             names: NameTable::default(),
+            deniable: true,
             serial: 0,
             started: false,
         })
@@ -79,6 +82,10 @@ impl Differ {
                 .context("cannot read the maps in the kernel")?;
         }
         self.addresses.set(update);
+        if let Some(terms) = &update.zone {
+            self.deniable = terms.deniable;
+            self.config.set_ttl(terms.ttl);
+        }
         if let Some(ranges) = &update.service_ranges {
             self.config.set_service_ranges(ranges);
         }
@@ -181,9 +188,9 @@ impl Differ {
         std::mem::take(&mut self.ports.stopped)
     }
 
-    /// Whether the kernel knows every name that exists, so that it may deny others.
+    /// Whether the kernel knows every name that exists or may exist, so that it may deny others.
     pub fn may_deny(&self) -> bool {
-        self.names.may_deny()
+        self.deniable && self.names.may_deny()
     }
 
     /// How full each map is.

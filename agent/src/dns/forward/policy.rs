@@ -2,20 +2,9 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use clap::ValueEnum;
 use rand::seq::SliceRandom as _;
 
-/// In which order upstreams are asked; the names and the default are CoreDNS's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Policy {
-    /// At random
-    #[default]
-    Random,
-    /// One after the other
-    RoundRobin,
-    /// The first one, as long as it answers
-    Sequential,
-}
+use crate::config::dns::Policy;
 
 /// A policy with what it has to remember.
 #[derive(Debug, Default)]

@@ -115,18 +115,25 @@ async fn the_upstreams_of_a_file_are_followed() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("resolv.conf");
     std::fs::write(&file, "nameserver 192.0.2.53\n").unwrap();
-    let args = |file: &std::path::Path| {
-        use clap::Parser as _;
-        let line = ["dns", "--resolv-conf", file.to_str().unwrap()];
-        super::stand::Line::parse_from(line).args
-    };
-    let args = args(&file);
-    assert_eq!(args.upstreams(), ["192.0.2.53:53".parse().unwrap()]);
+    let line = ["dns", "--resolv-conf", file.to_str().unwrap()];
+    let args = <super::stand::Line as clap::Parser>::parse_from(line).args;
+    let routes = super::super::routes::Routes::new(
+        &args,
+        &Default::default(),
+        None,
+        &super::super::metrics::times(),
+    )
+    .unwrap();
+    let forward = &routes.default;
+    assert_eq!(forward.addresses(), ["192.0.2.53:53".parse().unwrap()]);
+    assert!(!forward.follow().unwrap());
     std::fs::write(&file, "nameserver 2001:db8::1\nnameserver 192.0.2.54\n").unwrap();
+    assert!(forward.follow().unwrap());
     let wanted: Vec<SocketAddr> = ["[2001:db8::1]:53", "192.0.2.54:53"]
         .map(|a| a.parse().unwrap())
         .to_vec();
-    assert_eq!(args.upstreams(), wanted);
+    assert_eq!(forward.addresses(), wanted);
     std::fs::remove_file(&file).unwrap();
-    assert_eq!(args.upstreams(), []);
+    assert!(!forward.follow().unwrap());
+    assert_eq!(forward.addresses(), wanted, "they stay");
 }

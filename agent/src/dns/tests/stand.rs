@@ -68,10 +68,13 @@ impl FakeUpstream {
             let mut buffer = [0; 2048];
             loop {
                 let (length, from) = udp.recv_from(&mut buffer).await.unwrap();
+                let query = Message::from_vec(&buffer[..length]).unwrap().queries[0].clone();
+                if query.query_type() == RecordType::HINFO {
+                    // The look for loops.
+                    continue;
+                }
                 count.fetch_add(1, Ordering::Relaxed);
-                let name = Message::from_vec(&buffer[..length]).unwrap().queries[0]
-                    .name()
-                    .to_ascii();
+                let name = query.name().to_ascii();
                 if name.to_ascii_lowercase().starts_with("slow.") {
                     sleep(Duration::from_millis(300)).await;
                 }

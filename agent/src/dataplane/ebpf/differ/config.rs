@@ -139,6 +139,11 @@ impl ConfigElement {
         }
     }
 
+    /// Takes in for how many seconds negative answers may be kept; [`ConfigElement::write`] carries it out.
+    pub(super) const fn set_ttl(&mut self, ttl: u32) {
+        self.ttl = ttl;
+    }
+
     /// Takes in the UDP ports that clients outside the cluster use; [`ConfigElement::write`] carries it out.
     pub(super) fn set_external_ports(&mut self, ports: [u16; 2]) {
         self.external_ports = ports;

@@ -1,0 +1,68 @@
+//! What the file says of the zone, as the zone wants it.
+
+use std::sync::Arc;
+
+use super::{Cluster, DnsConfig, Pods};
+use crate::zone::{Hosts, Name, Options, Pods as ZonePods, Rewrite};
+
+impl DnsConfig {
+    /// The options of the zone: the same for the kernel and for the server.
+    pub fn zone_options(&self) -> Options {
+        let default = Options::default();
+        let Cluster {
+            domain: _,
+            other_domains,
+            reverse_zones,
+            ttl: _,
+            pods,
+            namespaces,
+            endpoint_pod_names,
+            ignore_empty_services,
+            fallthrough,
+        } = &self.cluster;
+        let reverse = reverse_zones.as_ref().map_or(default.reverse, |zones| {
+            zones.iter().flat_map(|zone| zone.zones()).collect()
+        });
+        Options {
+            aliases: other_domains.clone(),
+            reverse,
+            fallthrough: fallthrough.clone().unwrap_or(default.fallthrough),
+            elsewhere: self
+                .stub_domains
+                .iter()
+                .flat_map(|stub| stub.domains.clone())
+                .collect(),
+            pods: match pods {
+                Some(Pods::Disabled) => ZonePods::Disabled,
+                Some(Pods::Insecure) | None => ZonePods::Insecure,
+            },
+            namespaces: namespaces.iter().map(|name| Arc::from(&**name)).collect(),
+            endpoint_pod_names: *endpoint_pod_names,
+            ignore_empty_services: *ignore_empty_services,
+            hosts: self.zone_hosts(),
+            // Those that are no rules were refused when the file was read.
+            rewrites: self
+                .rewrite
+                .iter()
+                .flat_map(|rule| rule.rule())
+                .collect::<Vec<Rewrite>>(),
+        }
+    }
+
+    fn zone_hosts(&self) -> Hosts {
+        let Some(hosts) = &self.hosts else {
+            return Hosts::default();
+        };
+        let entries = hosts
+            .entries
+            .iter()
+            .map(|entry| (entry.address, entry.names.clone()));
+        Hosts::new(
+            &entries.collect::<Vec<_>>(),
+            hosts.zones.clone().unwrap_or_else(|| vec![Name::default()]),
+            hosts.fallthrough.clone(),
+            hosts.ttl.map_or(3600, |ttl| ttl.get()),
+            !hosts.no_reverse,
+        )
+    }
+}

@@ -1,0 +1,193 @@
+//! An answer before it is fitted to its transport.
+
+use hickory_proto::{
+    op::{Edns, Header, HeaderCounts, Message, Metadata, ResponseCode},
+    rr::{Name as WireName, RData, Record as WireRecord},
+    serialize::binary::{BinDecoder, BinEncoder},
+};
+use hickory_server::{
+    net::{NetError, xfer::Protocol},
+    server::{Request, ResponseHandler, ResponseInfo},
+    zone_handler::{MessageResponseBuilder, Queries},
+};
+
+use crate::zone::rewrite::Rewritten;
+
+/// The version of EDNS.
+const EDNS_VERSION: u8 = 0;
+/// No UDP payload may be smaller (RFC 1035 §4.2.1).
+const MIN_PAYLOAD: u16 = 512;
+
+/// An answer.
+#[derive(Debug, Default)]
+pub(super) struct Reply {
+    pub(super) code: ResponseCode,
+    pub(super) authoritative: bool,
+    pub(super) recursion_available: bool,
+    pub(super) authentic_data: bool,
+    pub(super) truncated: bool,
+    /// The question is repeated.
+    pub(super) question: bool,
+    pub(super) answers: Vec<WireRecord>,
+    pub(super) authorities: Vec<WireRecord>,
+    pub(super) additionals: Vec<WireRecord>,
+}
+
+impl Reply {
+    pub(super) fn code(code: ResponseCode) -> Self {
+        Self {
+            code,
+            question: true,
+            ..Self::default()
+        }
+    }
+
+    /// Nothing, and that there is more.
+    pub(super) fn cut() -> Self {
+        Self {
+            truncated: true,
+            ..Self::code(ResponseCode::NoError)
+        }
+    }
+
+    /// As an upstream gave it.
+    pub(super) fn forwarded(message: Message) -> Self {
+        let metadata = message.metadata;
+        Self {
+            code: metadata.response_code,
+            authoritative: metadata.authoritative,
+            recursion_available: metadata.recursion_available,
+            authentic_data: metadata.authentic_data,
+            truncated: metadata.truncation,
+            question: true,
+            answers: message.answers,
+            authorities: message.authorities,
+            additionals: message.additionals,
+        }
+    }
+
+    /// What the library wants to be told of an answer that is not sent.
+    pub(super) fn unsent(request: &Request) -> ResponseInfo {
+        let mut metadata = Metadata::response_from_request(&request.metadata);
+        metadata.response_code = ResponseCode::ServFail;
+        Header {
+            metadata,
+            counts: HeaderCounts::default(),
+        }
+        .into()
+    }
+
+    /// Gives names what they were before the question was rewritten. What was asked for keeps its letters.
+    pub(super) fn undo(&mut self, rewritten: &Rewritten, asked: &WireName) {
+        let back = |name: &WireName, value: bool| {
+            let text = name.to_lowercase().to_ascii();
+            let new = if value {
+                rewritten.value(&text)
+            } else {
+                rewritten.owner(&text)
+            };
+            if new == text {
+                return name.clone();
+            }
+            let new = WireName::from_ascii(&new).unwrap_or_else(|_| name.clone());
+            if new == *asked { asked.clone() } else { new }
+        };
+        let sections = [
+            &mut self.answers,
+            &mut self.authorities,
+            &mut self.additionals,
+        ];
+        for record in sections.into_iter().flatten() {
+            record.name = back(&record.name, false);
+            match &mut record.data {
+                RData::CNAME(name) => name.0 = back(&name.0, true),
+                RData::NS(name) => name.0 = back(&name.0, true),
+                RData::PTR(name) => name.0 = back(&name.0, true),
+                RData::SRV(srv) => srv.target = back(&srv.target, true),
+                RData::MX(mx) => mx.exchange = back(&mx.exchange, true),
+                RData::SOA(soa) => soa.mname = back(&soa.mname, true),
+                _ => {}
+            }
+        }
+    }
+
+    /// Fits it to its transport and sends it.
+    ///
+    /// # Errors
+    /// Where it cannot be written or sent.
+    pub(super) async fn send(
+        &self,
+        request: &Request,
+        max_payload: u16,
+        handle: &mut impl ResponseHandler,
+    ) -> Result<ResponseInfo, NetError> {
+        let reply = self;
+        let payload = request.max_payload().clamp(MIN_PAYLOAD, max_payload);
+        let edns = request.edns.as_ref().map(|asked| {
+            let mut edns = Edns::new();
+            // The asker's own size comes back, as CoreDNS has it.
+            edns.set_max_payload(asked.max_payload())
+                .set_version(EDNS_VERSION);
+            edns.set_dnssec_ok(asked.flags().dnssec_ok);
+            edns
+        });
+        let limit = match (request.protocol(), &edns) {
+            (Protocol::Udp, Some(_)) => payload,
+            (Protocol::Udp, None) => MIN_PAYLOAD,
+            _ => u16::MAX,
+        };
+        let mut metadata = Metadata::response_from_request(&request.metadata);
+        metadata.response_code = reply.code;
+        metadata.authoritative = reply.authoritative;
+        metadata.recursion_available = reply.recursion_available;
+        metadata.authentic_data = reply.authentic_data;
+        metadata.truncation = reply.truncated;
+        let none = Queries::read(&mut BinDecoder::new(&[]), 0).map_err(NetError::from)?;
+        let queries = if reply.question {
+            &request.queries
+        } else {
+            &none
+        };
+        let all = reply.answers.len() + reply.authorities.len() + reply.additionals.len();
+        let must = reply.answers.len() + reply.authorities.len();
+        // The first so many records of all sections, in their order.
+        let build = |count: usize, cut: bool| {
+            let answers = count.min(reply.answers.len());
+            let authorities = (count - answers).min(reply.authorities.len());
+            let additionals = count - answers - authorities;
+            let mut metadata = metadata;
+            metadata.truncation |= cut;
+            MessageResponseBuilder::new(queries, edns.as_ref()).build(
+                metadata,
+                &reply.answers[..answers],
+                &reply.authorities[..authorities],
+                [],
+                &reply.additionals[..additionals],
+            )
+        };
+        let fits = |count: usize| {
+            let mut bytes = Vec::with_capacity(512);
+            let mut encoder = BinEncoder::new(&mut bytes);
+            encoder.set_max_size(limit);
+            // What the library leaves out it tells by the flag, and the OPT record is what it leaves out first.
+            build(count, false)
+                .destructive_emit(&mut encoder)
+                .is_ok_and(|info| info.truncation == metadata.truncation)
+        };
+        let mut count = all;
+        if !fits(all) {
+            // Room for the OPT record is kept this way, which must be in every answer to a question that has one.
+            let (mut low, mut high) = (0, all);
+            while low + 1 < high {
+                let middle = usize::midpoint(low, high);
+                if fits(middle) {
+                    low = middle;
+                } else {
+                    high = middle;
+                }
+            }
+            count = low;
+        }
+        handle.send_response(build(count, count < must)).await
+    }
+}

@@ -1,0 +1,288 @@
+//! What the file with the configuration says, as clients see it.
+
+use std::{net::Ipv4Addr, path::PathBuf, sync::atomic::Ordering, time::Duration};
+
+use hickory_proto::{
+    op::{Message, ResponseCode},
+    rr::{RData, RecordType},
+};
+use tempfile::TempDir;
+use tokio::time::{sleep, timeout};
+
+use super::stand::{Bench, FakeUpstream, addresses, question};
+
+/// A server with a file.
+struct Configured {
+    bench: Bench,
+    folder: TempDir,
+}
+
+impl Configured {
+    async fn new(text: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = Self::path(&folder);
+        std::fs::write(&path, text).unwrap();
+        let bench = Bench::new(&["--dns-config", path.to_str().unwrap()]).await;
+        Self { bench, folder }
+    }
+
+    fn path(folder: &TempDir) -> PathBuf {
+        folder.path().join("dns.yaml")
+    }
+
+    /// Writes another file, and asks until the answer is one that is waited for.
+    async fn becomes(&self, text: &str, name: &str, is: impl Fn(&Message) -> bool) {
+        let new = self.folder.path().join("new");
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(new, Self::path(&self.folder)).unwrap();
+        let changed = async {
+            while !is(&self.bench.ask(name, RecordType::A).await) {
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        timeout(Duration::from_secs(10), changed).await.unwrap();
+    }
+
+    async fn code(&self, name: &str, qtype: RecordType) -> ResponseCode {
+        self.bench.ask(name, qtype).await.metadata.response_code
+    }
+}
+
+const HOSTS: &str = "
+hosts:
+  entries:
+    - {address: 192.0.2.80, names: [db.cluster.local, Ent.dev.svc.cluster.local, db.example.com]}
+    - {address: '2001:db8::80', names: [six.example.com]}
+  ttl: 7
+  fallthrough: ['.']
+";
+
+#[tokio::test]
+async fn hosts_come_before_the_zone_and_before_upstreams() {
+    let it = Configured::new(HOSTS).await;
+    for name in [
+        "db.cluster.local.",
+        "ent.dev.svc.cluster.local.",
+        "db.example.com.",
+    ] {
+        let answer = it.bench.ask(name, RecordType::A).await;
+        assert_eq!(addresses(&answer), [Ipv4Addr::new(192, 0, 2, 80)], "{name}");
+        assert!(answer.metadata.authoritative);
+        assert_eq!(answer.answers[0].ttl, 7);
+    }
+    let answer = it.bench.ask("six.example.com.", RecordType::A).await;
+    assert_eq!(answer.metadata.response_code, ResponseCode::NoError);
+    assert!(answer.answers.is_empty() && answer.authorities.is_empty());
+    assert_eq!(it.bench.upstream.asked.load(Ordering::Relaxed), 0);
+    let answer = it.bench.ask("example.com.", RecordType::A).await;
+    assert_eq!(addresses(&answer), [Ipv4Addr::new(192, 0, 2, 1)]);
+    let pointer = it
+        .bench
+        .ask("80.2.0.192.in-addr.arpa.", RecordType::PTR)
+        .await;
+    assert_eq!(pointer.answers.len(), 3);
+}
+
+#[tokio::test]
+async fn hosts_without_fallthrough_answer_for_their_zone_alone() {
+    let it = Configured::new(
+        "hosts: {zones: [example.com], entries: [{address: 192.0.2.80, names: [db.example.com]}]}",
+    )
+    .await;
+    assert_eq!(
+        it.code("other.example.com.", RecordType::A).await,
+        ResponseCode::ServFail
+    );
+    assert_eq!(
+        it.code("ent.dev.svc.cluster.local.", RecordType::A).await,
+        ResponseCode::NoError
+    );
+}
+
+#[tokio::test]
+async fn a_rewritten_name_comes_back_as_it_was_asked_for() {
+    let it = Configured::new(
+        "rewrite:
+- {match: suffix, from: .internal.test, to: .dev.svc.cluster.local, answer: auto}
+- {match: exact, from: alias.test, to: example.com}
+",
+    )
+    .await;
+    let answer = it.bench.ask("Ent.Internal.TEST.", RecordType::A).await;
+    assert_eq!(addresses(&answer), [Ipv4Addr::new(10, 96, 1, 1)]);
+    assert_eq!(answer.queries[0].name().to_ascii(), "Ent.Internal.TEST.");
+    assert_eq!(answer.answers[0].name, answer.queries[0].name().clone());
+    let answer = it
+        .bench
+        .ask("_http._tcp.ent.internal.test.", RecordType::SRV)
+        .await;
+    let RData::SRV(srv) = &answer.answers[0].data else {
+        panic!("{answer}")
+    };
+    assert_eq!(srv.target.to_ascii(), "ent.internal.test.");
+    assert_eq!(answer.additionals[0].name.to_ascii(), "ent.internal.test.");
+    let answer = it.bench.ask("alias.test.", RecordType::A).await;
+    assert_eq!(addresses(&answer), [Ipv4Addr::new(192, 0, 2, 1)]);
+    assert_eq!(answer.answers[0].name.to_ascii(), "alias.test.");
+    assert_eq!(
+        it.code("x.alias.test.", RecordType::A).await,
+        ResponseCode::NXDomain
+    );
+}
+
+#[tokio::test]
+async fn stub_domains_are_asked_for_where_they_are() {
+    let stub = FakeUpstream::start().await;
+    let it = Configured::new(&format!(
+        "stubDomains:
+- {{domains: [corp.test, consul.cluster.local], forward: {{upstreams: ['{}']}}}}
+rewrite: [{{match: suffix, from: .corp.test, to: .example.com}}]
+",
+        stub.address
+    ))
+    .await;
+    for name in [
+        "letters.corp.test.",
+        "letters.x.consul.cluster.local.",
+        "letters.consul.cluster.local.",
+    ] {
+        let answer = it.bench.ask(name, RecordType::A).await;
+        assert_eq!(
+            answer.metadata.response_code,
+            ResponseCode::NoError,
+            "{name}"
+        );
+        assert!(!answer.metadata.authoritative);
+    }
+    assert_eq!(it.bench.upstream.asked.load(Ordering::Relaxed), 0);
+    let (_, metrics) = it.bench.http(it.bench.listening.metrics, "/metrics").await;
+    let line = "coredns_dns_requests_total{server=\"dns://:53\",zone=\"corp.test.\",view=\"\",proto=\"udp\",family=\"1\",type=\"A\"} 1";
+    assert!(metrics.contains(line), "{metrics}");
+}
+
+#[tokio::test]
+async fn the_zone_has_other_names_and_its_options() {
+    let it = Configured::new(
+        "cluster: {otherDomains: [cluster.example], namespaces: [dev], pods: disabled, ttl: 9}",
+    )
+    .await;
+    let answer = it
+        .bench
+        .ask("_http._tcp.ent.dev.svc.Cluster.Example.", RecordType::SRV)
+        .await;
+    let RData::SRV(srv) = &answer.answers[0].data else {
+        panic!("{answer}")
+    };
+    assert_eq!(srv.target.to_ascii(), "ent.dev.svc.Cluster.Example.");
+    let answer = it
+        .bench
+        .ask("none.dev.svc.cluster.example.", RecordType::A)
+        .await;
+    assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain);
+    assert_eq!(answer.authorities[0].name.to_ascii(), "cluster.example.");
+    let pod = "10-0-0-1.dev.pod.cluster.local.";
+    assert_eq!(it.code(pod, RecordType::A).await, ResponseCode::NXDomain);
+}
+
+#[tokio::test]
+async fn reverse_zones_that_do_not_fall_through_are_denied_with_their_own_soa() {
+    let it = Configured::new("cluster: {reverseZones: [10.0.0.0/8], fallthrough: []}").await;
+    let answer = it
+        .bench
+        .ask("9.9.9.10.in-addr.arpa.", RecordType::PTR)
+        .await;
+    assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain);
+    assert_eq!(answer.authorities[0].name.to_ascii(), "10.in-addr.arpa.");
+    let found = it
+        .bench
+        .ask("1.1.96.10.in-addr.arpa.", RecordType::PTR)
+        .await;
+    assert_eq!(found.answers.len(), 1);
+    assert_eq!(it.bench.upstream.asked.load(Ordering::Relaxed), 0);
+    it.bench
+        .ask("9.2.0.192.in-addr.arpa.", RecordType::PTR)
+        .await;
+    assert_eq!(it.bench.upstream.asked.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn another_file_counts_without_a_question_lost() {
+    let it = Configured::new(HOSTS).await;
+    let (address, done) = (
+        it.bench.listening.dns[0],
+        tokio_util::sync::CancellationToken::new(),
+    );
+    let stop = done.clone();
+    let load = tokio::spawn(async move {
+        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        socket.connect(address).await.unwrap();
+        let (mut count, mut buffer) = (0, [0; 512]);
+        while !stop.is_cancelled() {
+            let asked = question("ent.dev.svc.cluster.local.", RecordType::A);
+            socket.send(&asked.to_vec().unwrap()).await.unwrap();
+            let answer = timeout(Duration::from_secs(5), socket.recv(&mut buffer)).await;
+            answer.expect("an answer").unwrap();
+            count += 1;
+        }
+        count
+    });
+    let other = HOSTS.replace("192.0.2.80", "192.0.2.81");
+    let new = [Ipv4Addr::new(192, 0, 2, 81)];
+    it.becomes(&other, "db.cluster.local.", |answer| {
+        addresses(answer) == new
+    })
+    .await;
+    // A bad one changes nothing, and is counted.
+    std::fs::write(Configured::path(&it.folder), "hosts: 1\n").unwrap();
+    let counted = async {
+        let failed = "coredns_reload_failed_total 1";
+        while !it
+            .bench
+            .http(it.bench.listening.metrics, "/metrics")
+            .await
+            .1
+            .contains(failed)
+        {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), counted).await.unwrap();
+    let answer = it.bench.ask("db.cluster.local.", RecordType::A).await;
+    assert_eq!(addresses(&answer), new);
+    it.becomes("{}\n", "db.cluster.local.", |answer| {
+        answer.metadata.response_code == ResponseCode::NXDomain
+    })
+    .await;
+    done.cancel();
+    assert!(load.await.unwrap() > 100);
+}
+
+#[tokio::test]
+async fn a_client_gets_no_more_answers_than_its_rate() {
+    let it = Configured::new("limits: {responsesPerSecond: 5}").await;
+    let asked = question("ent.dev.svc.cluster.local.", RecordType::A)
+        .to_vec()
+        .unwrap();
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    for _ in 0..100 {
+        socket
+            .send_to(&asked, it.bench.listening.dns[0])
+            .await
+            .unwrap();
+    }
+    let (mut whole, mut cut, mut buffer) = (0, 0, [0; 512]);
+    while let Ok(length) = timeout(Duration::from_millis(300), socket.recv(&mut buffer)).await {
+        let answer = Message::from_vec(&buffer[..length.unwrap()]).unwrap();
+        if answer.metadata.truncation {
+            cut += 1;
+        } else {
+            whole += 1;
+        }
+    }
+    assert!(
+        whole < 20 && cut > 20 && whole + cut < 80,
+        "{whole} and {cut}"
+    );
+    let over_tcp = question("ent.dev.svc.cluster.local.", RecordType::A);
+    assert_eq!(addresses(&it.bench.tcp(&over_tcp).await).len(), 1);
+}

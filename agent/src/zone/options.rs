@@ -1,0 +1,91 @@
+//! What an operator says of the zone. Agent and server must be told the same.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::{Hosts, Name, Rewrite};
+
+/// Options of the zone, those of CoreDNS's plugin `kubernetes` and of what stands before it. The default is kubeadm's
+/// Corefile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Further names of the whole zone.
+    pub aliases: Vec<Name>,
+    /// Zones in which addresses of Services and endpoints are looked up.
+    pub reverse: Vec<Name>,
+    /// Of names at or below these, what the zone does not have is asked for upstream.
+    pub fallthrough: Vec<Name>,
+    /// These names and all below them are somebody else's, whatever zone they are in.
+    pub elsewhere: Vec<Name>,
+    /// What is said of names of Pods.
+    pub pods: Pods,
+    /// The only namespaces that there are; all where it is empty.
+    pub namespaces: BTreeSet<Arc<str>>,
+    /// Endpoints without a host name are named like their Pods.
+    pub endpoint_pod_names: bool,
+    /// A Service with ClusterIPs and without ready endpoints does not exist.
+    pub ignore_empty_services: bool,
+    /// Names that are looked up before the zone.
+    pub hosts: Hosts,
+    /// Names that stand for others.
+    pub rewrites: Vec<Rewrite>,
+}
+
+/// What is said of names of Pods, `a-b-c-d.<namespace>.pod.<zone>`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pods {
+    /// There are none.
+    Disabled,
+    /// They are the addresses that they spell, whether there is such a Pod or not.
+    #[default]
+    Insecure,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let reverse = || {
+            let arpa = Name::default().child("arpa");
+            let zones = ["in-addr", "ip6"].map(|zone| arpa.as_ref()?.child(zone));
+            zones.into_iter().flatten().collect()
+        };
+        Self {
+            aliases: Vec::new(),
+            reverse: reverse(),
+            fallthrough: reverse(),
+            elsewhere: Vec::new(),
+            pods: Pods::default(),
+            namespaces: BTreeSet::new(),
+            endpoint_pod_names: false,
+            ignore_empty_services: false,
+            hosts: Hosts::default(),
+            rewrites: Vec::new(),
+        }
+    }
+}
+
+impl Options {
+    /// Whether a name that the zone does not have is asked for upstream.
+    pub fn falls_through(&self, name: &Name) -> bool {
+        is_in(name, &self.fallthrough)
+    }
+
+    /// Whether a name is somebody else's.
+    pub fn is_elsewhere(&self, name: &Name) -> bool {
+        is_in(name, &self.elsewhere)
+    }
+
+    /// Whether a namespace has names.
+    pub(super) fn exposes(&self, namespace: &str) -> bool {
+        self.namespaces.is_empty() || self.namespaces.contains(namespace)
+    }
+}
+
+/// Whether a name is at or below one of these.
+pub(super) fn is_in(name: &Name, zones: &[Name]) -> bool {
+    zones.iter().any(|zone| name.below(zone).is_some())
+}
+
+/// The longest of these that a name is at or below.
+pub(super) fn longest<'a>(name: &Name, zones: &'a [Name]) -> Option<&'a Name> {
+    let around = zones.iter().filter(|zone| name.below(zone).is_some());
+    around.max_by_key(|zone| zone.wire().len())
+}

@@ -1,0 +1,50 @@
+//! All that is known here of a name: hosts first, then the zone.
+
+use super::{HostsAnswer, Lookup, Name, Zone};
+
+/// What is known of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resolved {
+    /// What the zone says, or records that an operator wrote down.
+    Lookup(Lookup),
+    /// The name exists, the type does not, and there is no SOA record to it.
+    NoData,
+    /// SERVFAIL.
+    Failure,
+}
+
+impl Zone {
+    /// Answers a question that is not rewritten any more.
+    pub fn resolve(&self, name: &Name, qtype: u16) -> Resolved {
+        if self.is_elsewhere(name) {
+            return Resolved::Lookup(Lookup::Outside);
+        }
+        match self.config.options.hosts.lookup(name, qtype) {
+            HostsAnswer::Next => Resolved::Lookup(self.lookup(name, qtype)),
+            HostsAnswer::Records(answers) => Resolved::Lookup(Lookup::Answer {
+                answers,
+                additional: Vec::new(),
+            }),
+            HostsAnswer::NoData => Resolved::NoData,
+            HostsAnswer::Failure => Resolved::Failure,
+        }
+    }
+
+    /// The cluster domain that a name is in: its own, or another name of it; the longest counts.
+    pub fn domain_of(&self, name: &Name) -> Option<&Name> {
+        let alias = super::options::longest(name, &self.config.options.aliases);
+        let own = name.below(&self.config.domain).map(|_| &self.config.domain);
+        own.into_iter()
+            .chain(alias)
+            .max_by_key(|zone| zone.wire().len())
+    }
+
+    /// The zone that a name is in: whose SOA record comes with its negative answers.
+    pub fn zone_of(&self, name: &Name) -> &Name {
+        let reverse = super::options::longest(name, &self.config.options.reverse);
+        match name.below(&self.config.domain) {
+            Some(_) => &self.config.domain,
+            None => reverse.unwrap_or(&self.config.domain),
+        }
+    }
+}
