@@ -1,8 +1,8 @@
 //! The agent's Unix socket: what `signpost dns` learns the zone from, so that a node watches the API server once.
 //!
-//! The feed keeps every object in the form in which it is sent, reduced to what names are made of. A client gets all
-//! of that at once and then the changes. One that does not keep up is dropped, and comes back for a new snapshot:
-//! nothing here ever waits for a client.
+//! A client gets all objects at once, reduced to what names are made of, and then the changes. One that does not keep up
+//! is dropped, and comes back for a new snapshot: nothing here ever waits for a client. The objects are those of the
+//! registry, which shares them; they are put into the form in which they are sent for each client.
 
 mod server;
 pub mod wire;
@@ -17,7 +17,7 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use crate::model::{Event, Kind, Object, ObjectName};
+use crate::model::{EndpointSlice, Event, Kind, Object, ObjectName, Service};
 
 pub use server::serve;
 pub use wire::{Hello, Line};
@@ -42,16 +42,25 @@ pub struct Feed {
 struct State {
     hello: Hello,
     in_sync: bool,
-    objects: BTreeMap<(Kind, ObjectName), Bytes>,
+    objects: BTreeMap<(Kind, ObjectName), Known>,
     /// Lists that have begun: what was not named since.
     unnamed: BTreeMap<Kind, BTreeSet<ObjectName>>,
     complete: BTreeSet<Kind>,
     clients: Vec<mpsc::Sender<Bytes>>,
 }
 
+/// An object that names are made of.
+#[derive(Clone, Debug)]
+enum Known {
+    Service(Arc<Service>),
+    EndpointSlice(Arc<EndpointSlice>),
+    Namespace,
+}
+
 /// What a new client gets: all there is, then the changes.
 struct Subscription {
-    snapshot: Vec<Bytes>,
+    hello: Line,
+    snapshot: Vec<Line>,
     changes: mpsc::Receiver<Bytes>,
 }
 
@@ -114,6 +123,7 @@ impl Feed {
         let mut state = self.lock();
         state.clients.push(sender);
         Subscription {
+            hello: Line::Hello(state.hello.clone()),
             snapshot: state.snapshot(),
             changes,
         }
@@ -137,11 +147,16 @@ impl State {
                 if let Some(unnamed) = self.unnamed.get_mut(&kind) {
                     unnamed.remove(&name);
                 }
-                let event = Event::Apply(reduced(object), Vec::new());
-                let line = Line::Event(event).encode();
-                if self.objects.get(&(kind, name.clone())) != Some(&line) {
-                    self.send(&line);
-                    self.objects.insert((kind, name), line);
+                let Some(known) = Known::of(object) else {
+                    return;
+                };
+                let before = self.objects.insert((kind, name), known);
+                let is_said = || {
+                    let before = before.as_ref().map(|b| b.object(object.name()));
+                    before.is_some_and(|before| reduced(&before) == reduced(object))
+                };
+                if !self.clients.is_empty() && !is_said() {
+                    self.send(&encoded(&apply(object.clone())));
                 }
             }
             Event::Delete(kind, name) => self.delete(*kind, name.clone()),
@@ -164,18 +179,18 @@ impl State {
         }
     }
 
-    fn snapshot(&self) -> Vec<Bytes> {
-        let mut lines = vec![Line::Hello(self.hello.clone()).encode()];
+    fn snapshot(&self) -> Vec<Line> {
+        let mut lines = Vec::with_capacity(self.objects.len() + 2 * KINDS.len() + 1);
         for kind in KINDS {
-            lines.push(Line::Event(Event::Begin(kind)).encode());
+            lines.push(Line::Event(Event::Begin(kind)));
             let objects = self.objects.iter().filter(|((k, _), _)| *k == kind);
-            lines.extend(objects.map(|(_, line)| line.clone()));
+            lines.extend(objects.map(|((_, name), known)| apply(known.object(name))));
             // A list that the agent has not seen the end of does not end here either.
             if self.complete.contains(&kind) {
-                lines.push(Line::Event(Event::End(kind)).encode());
+                lines.push(Line::Event(Event::End(kind)));
             }
         }
-        lines.push(Line::InSync(self.in_sync).encode());
+        lines.push(Line::InSync(self.in_sync));
         lines
     }
 
@@ -192,19 +207,49 @@ impl State {
     }
 }
 
+impl Known {
+    fn of(object: &Object) -> Option<Self> {
+        match object {
+            Object::Service(service) => Some(Self::Service(service.clone())),
+            Object::EndpointSlice(slice) => Some(Self::EndpointSlice(slice.clone())),
+            Object::Namespace(_) => Some(Self::Namespace),
+            Object::Node(_) | Object::ServiceCidr(_) => None,
+        }
+    }
+
+    fn object(&self, name: &ObjectName) -> Object {
+        match self {
+            Self::Service(service) => Object::Service(service.clone()),
+            Self::EndpointSlice(slice) => Object::EndpointSlice(slice.clone()),
+            Self::Namespace => Object::Namespace(name.clone()),
+        }
+    }
+}
+
+const fn apply(object: Object) -> Line {
+    Line::Event(Event::Apply(object, Vec::new()))
+}
+
+/// A line as it is sent.
+fn encoded(line: &Line) -> Bytes {
+    match line {
+        Line::Event(Event::Apply(object, _)) => apply(reduced(object)).encode(),
+        line => line.encode(),
+    }
+}
+
 /// Without what no name depends on, so that a change of that is no change.
 fn reduced(object: &Object) -> Object {
     let mut object = object.clone();
     if let Object::EndpointSlice(slice) = &mut object {
+        let slice = Arc::make_mut(slice);
         slice.triggered = None;
         slice.endpoints.retain(|e| e.ready);
         for endpoint in &mut slice.endpoints {
             endpoint.serving = true;
             endpoint.terminating = false;
             endpoint.node = None;
-            endpoint.pod = None;
-            endpoint.zone_hints.clear();
-            endpoint.node_hints.clear();
+            endpoint.hints = None;
         }
     }
     object

@@ -3,10 +3,14 @@
 //! A source turns what it reads into these types and says with [`Problem`]s what it had to leave out. The types
 //! serialise, because the agent hands them on to `signpost dns` over a socket.
 
+mod endpoint;
+
 use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+
+pub use self::endpoint::{Addresses, Endpoint, Hints};
 
 /// Namespace and name of an object; the namespace is empty for cluster-wide ones.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -101,13 +105,13 @@ pub enum Event {
     },
 }
 
-/// An object of any kind.
+/// An object of any kind. Those of which there are many are shared by all who keep them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Object {
     /// A Service.
-    Service(Service),
+    Service(Arc<Service>),
     /// An EndpointSlice.
-    EndpointSlice(EndpointSlice),
+    EndpointSlice(Arc<EndpointSlice>),
     /// A Namespace, which has nothing but its name.
     Namespace(ObjectName),
     /// This node.
@@ -129,7 +133,7 @@ impl Object {
     }
 
     /// The object's name.
-    pub const fn name(&self) -> &ObjectName {
+    pub fn name(&self) -> &ObjectName {
         match self {
             Self::Service(o) => &o.name,
             Self::EndpointSlice(o) => &o.name,
@@ -137,6 +141,18 @@ impl Object {
             Self::Node(o) => &o.name,
             Self::ServiceCidr(o) => &o.name,
         }
+    }
+}
+
+impl From<Service> for Object {
+    fn from(service: Service) -> Self {
+        Self::Service(Arc::new(service))
+    }
+}
+
+impl From<EndpointSlice> for Object {
+    fn from(slice: EndpointSlice) -> Self {
+        Self::EndpointSlice(Arc::new(slice))
     }
 }
 
@@ -305,7 +321,7 @@ pub struct EndpointSlice {
 }
 
 /// A port of an EndpointSlice.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct EndpointPort {
     /// `name`, empty for none.
     pub name: Arc<str>,
@@ -313,29 +329,6 @@ pub struct EndpointPort {
     pub protocol: Protocol,
     /// `port`, never 0.
     pub port: u16,
-}
-
-/// An endpoint of an EndpointSlice.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Endpoint {
-    /// `addresses`, those that can be used, all of the slice's family.
-    pub addresses: Vec<IpAddr>,
-    /// `conditions.ready`; absent means true.
-    pub ready: bool,
-    /// `conditions.serving`; absent means true, as in kube-proxy.
-    pub serving: bool,
-    /// `conditions.terminating`; absent means false.
-    pub terminating: bool,
-    /// `hostname`, a DNS label.
-    pub hostname: Option<Arc<str>>,
-    /// `nodeName`.
-    pub node: Option<Arc<str>>,
-    /// `hints.forZones`.
-    pub zone_hints: Vec<Arc<str>>,
-    /// `hints.forNodes`.
-    pub node_hints: Vec<Arc<str>>,
-    /// `targetRef.name` where it is a Pod.
-    pub pod: Option<Arc<str>>,
 }
 
 /// Networks that ClusterIPs are given out of.

@@ -24,10 +24,10 @@ use crate::model::{
 /// All objects, with the indexes that plan and zone ask for.
 #[derive(Debug, Default)]
 pub struct Registry {
-    services: BTreeMap<ObjectName, Service>,
-    slices: BTreeMap<ObjectName, EndpointSlice>,
-    /// Names of the slices of each Service, whether the Service is there or not.
-    slices_of: BTreeMap<ObjectName, BTreeSet<Arc<str>>>,
+    services: BTreeMap<ObjectName, Arc<Service>>,
+    slices: BTreeMap<ObjectName, Arc<EndpointSlice>>,
+    /// Names of the slices of each Service in order, whether the Service is there or not.
+    slices_of: BTreeMap<ObjectName, Vec<Arc<str>>>,
     namespaces: BTreeSet<Arc<str>>,
     node: Option<Node>,
     service_cidrs: BTreeMap<ObjectName, ServiceCidr>,
@@ -131,19 +131,19 @@ impl Registry {
 
     /// Every Service, by name.
     pub fn services(&self) -> impl Iterator<Item = &Service> {
-        self.services.values()
+        self.services.values().map(|service| &**service)
     }
 
     /// One Service.
     pub fn service(&self, name: &ObjectName) -> Option<&Service> {
-        self.services.get(name)
+        self.services.get(name).map(|service| &**service)
     }
 
     /// The EndpointSlices of a Service, by their names. The Service itself need not exist.
     pub fn slices<'a>(
         &'a self,
         service: &'a ObjectName,
-    ) -> impl Iterator<Item = &'a EndpointSlice> {
+    ) -> impl Iterator<Item = &'a Arc<EndpointSlice>> {
         self.slices_of
             .get(service)
             .into_iter()
@@ -254,8 +254,8 @@ impl Registry {
             Kind::Service => {
                 if let Some(service) = self.services.remove(name) {
                     self.unclaim(&service);
-                    self.review([&service]);
-                    self.changes.services.insert(service.name);
+                    self.review([&*service]);
+                    self.changes.services.insert(service.name.clone());
                 }
             }
             Kind::EndpointSlice => {
@@ -279,29 +279,32 @@ impl Registry {
         }
     }
 
-    fn insert_service(&mut self, service: Service) {
+    fn insert_service(&mut self, service: Arc<Service>) {
         let old = self.services.get(&service.name);
         if old == Some(&service) {
             return;
         }
         let old = old.cloned();
-        self.claim(old.as_ref(), &service);
+        self.claim(old.as_deref(), &service);
         self.services.insert(service.name.clone(), service.clone());
-        self.review(old.iter().chain([&service]));
-        self.changes.services.insert(service.name);
+        self.review(old.as_deref().into_iter().chain([&*service]));
+        self.changes.services.insert(service.name.clone());
     }
 
-    fn insert_slice(&mut self, slice: EndpointSlice) {
+    fn insert_slice(&mut self, slice: Arc<EndpointSlice>) {
         if self.slices.get(&slice.name) == Some(&slice) {
             return;
         }
         let triggered = slice.triggered.map(|at| (slice.family, at));
         self.changes.triggered.extend(triggered);
         if let Some(service) = service_of(&slice) {
-            self.slices_of
+            let names = self
+                .slices_of
                 .entry(service.clone())
-                .or_default()
-                .insert(slice.name.name.clone());
+                .or_insert_with(|| Vec::with_capacity(1));
+            if let Err(place) = names.binary_search(&slice.name.name) {
+                names.insert(place, slice.name.name.clone());
+            }
             self.changes.services.insert(service);
         }
         let service = slice.service.clone();
@@ -317,7 +320,7 @@ impl Registry {
             return;
         };
         if let Some(names) = self.slices_of.get_mut(&service) {
-            names.remove(&slice.name.name);
+            names.retain(|name| *name != slice.name.name);
             if names.is_empty() {
                 self.slices_of.remove(&service);
             }

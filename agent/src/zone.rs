@@ -14,6 +14,7 @@ pub mod rewrite;
 mod service;
 #[cfg(test)]
 mod tests;
+mod told;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,8 +28,9 @@ use crate::{
 };
 
 use guard::Guard;
-use reverse::{Holder, Reverse};
+use reverse::{Held, Reverse};
 use service::{Kind, ServiceRecords};
+use told::Told;
 
 pub use hosts::{Hosts, HostsAnswer};
 pub use lookup::NS;
@@ -51,7 +53,7 @@ pub struct ZoneConfig {
 }
 
 /// What is at a name, as the kernel may know it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct NameEntry {
     /// The zone's own name, which has the zone's SOA record.
     pub apex: bool,
@@ -69,8 +71,8 @@ pub struct NameEntry {
     pub a: Vec<std::net::Ipv4Addr>,
     /// AAAA records, likewise.
     pub aaaa: Vec<std::net::Ipv6Addr>,
-    /// Answers to other questions, by type: always the same. Aliases have theirs to A and AAAA here.
-    pub records: BTreeMap<u16, Records>,
+    /// Answers to other questions, ordered by type: always the same. Aliases have theirs to A and AAAA here.
+    pub records: Vec<(u16, Records)>,
     /// Types (numbers of RFC 1035) that exist and that only user space answers.
     pub user: Vec<u16>,
     /// TTL of the records, in seconds.
@@ -78,7 +80,7 @@ pub struct NameEntry {
 }
 
 /// The records of an answer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Records {
     /// The answer section.
     pub answers: Vec<Record>,
@@ -87,7 +89,7 @@ pub struct Records {
 }
 
 /// A record of an answer. The owner is the question's name unless `owner` says another one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Record {
     /// Owner, where it is not the question's name.
     pub owner: Option<Name>,
@@ -105,7 +107,7 @@ impl Record {
 }
 
 /// Type and data of a record.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum RecordData {
     /// Address.
     Address(IpAddr),
@@ -163,7 +165,7 @@ pub struct Zone {
     config: ZoneConfig,
     guard: Guard,
     serial: u32,
-    entries: BTreeMap<Name, NameEntry>,
+    told: Option<Told>,
     namespaces: BTreeSet<Arc<str>>,
     services: BTreeMap<ObjectName, ServiceRecords>,
     reverse: Reverse,
@@ -173,14 +175,25 @@ pub struct Zone {
     ways: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
 }
 
+/// Addresses whose reverse names may have changed, and whether the kernel may have known them.
+type Pointers = BTreeMap<IpAddr, bool>;
+
 impl Zone {
-    /// An empty zone: it has not even an apex before the first update.
+    /// An empty zone that tells what the kernel may know of it: not even of an apex before the first update.
     pub fn new(config: ZoneConfig) -> Self {
+        Self {
+            told: Some(Told::default()),
+            ..Self::answering(config)
+        }
+    }
+
+    /// An empty zone that only answers: of its changes it tells nothing.
+    pub fn answering(config: ZoneConfig) -> Self {
         Self {
             guard: Guard::new(&config),
             config,
             serial: 0,
-            entries: BTreeMap::new(),
+            told: None,
             namespaces: BTreeSet::new(),
             services: BTreeMap::new(),
             reverse: Reverse::default(),
@@ -199,7 +212,7 @@ impl Zone {
     ) -> BTreeMap<Name, Option<NameEntry>> {
         self.serial = serial;
         let mut changed = BTreeMap::new();
-        if self.entries.is_empty() {
+        if self.told.as_ref().is_some_and(Told::is_empty) {
             let pinned: Vec<Name> = self.guard.pinned().cloned().collect();
             for name in pinned {
                 self.set(name, None, &mut changed);
@@ -221,12 +234,7 @@ impl Zone {
                 continue;
             }
             if let Some(name) = self.namespace_name(namespace) {
-                let entry = NameEntry {
-                    namespace: true,
-                    complete: true,
-                    ttl: self.config.ttl,
-                    ..NameEntry::default()
-                };
+                let entry = self.namespace();
                 self.set(name, exists.then_some(entry), &mut changed);
             }
             let first = ObjectName::new(namespace.clone(), "");
@@ -237,37 +245,46 @@ impl Zone {
                     .cloned(),
             );
         }
-        let mut addresses = BTreeSet::new();
+        let mut pointers = Pointers::default();
         let mut aliases = BTreeSet::new();
         for service in services {
             let led_over = (service.clone(), ObjectName::new("", ""))..;
             let led_over = self.aliases.range(led_over);
             let of_this = led_over.take_while(|(over, _)| *over == service);
             aliases.extend(of_this.map(|(_, alias)| alias.clone()));
-            self.update_service(registry, service, &mut changed, &mut addresses);
+            self.update_service(registry, service, &mut changed, &mut pointers);
         }
         for alias in aliases {
-            self.update_service(registry, alias, &mut changed, &mut addresses);
+            self.update_service(registry, alias, &mut changed, &mut pointers);
         }
-        if self.config.dns.iter().any(|a| addresses.contains(a)) {
+        if self.told.is_none() {
+            return changed;
+        }
+        if self.config.dns.iter().any(|a| pointers.contains_key(a)) {
             let apex = self.apex();
             self.set(self.config.domain.clone(), Some(apex), &mut changed);
         }
-        for address in addresses {
-            if let (Some(name), entry) = self.pointer(address) {
+        for (address, was_known) in pointers {
+            let is_known = self.has_pointer(address);
+            if (is_known || was_known)
+                && let Some(name) = reverse::name(address)
+            {
+                let entry = is_known.then(|| self.pointer(&name));
                 self.set(name, entry, &mut changed);
             }
         }
         changed
     }
 
-    /// Every name that the kernel may know, with what it may know of it.
+    /// Every name that was told of and is not gone.
     ///
     /// The kernel's rule for a name that is not in here: NXDOMAIN where the label below the zone, the namespace or the
     /// Service is not in here either, or where more than two labels are left of a Service, or one of a Service that is
     /// `listed`; else it asks user space. Of reverse names it knows those that are in here, and nothing of others.
-    pub fn entries(&self) -> &BTreeMap<Name, NameEntry> {
-        &self.entries
+    pub fn names(&self) -> impl ExactSizeIterator<Item = &Name> {
+        static NONE: BTreeMap<Name, u64> = BTreeMap::new();
+        let told = self.told.as_ref().map(|told| &told.digests);
+        told.unwrap_or(&NONE).keys()
     }
 
     /// Whether the kernel may deny names. Where it may not, an operator's rules can make any name exist.
@@ -300,34 +317,51 @@ impl Zone {
         self.services.keys()
     }
 
-    /// Takes over a Service. The addresses whose reverse names may have changed go to `addresses`.
+    /// Takes over a Service. The addresses whose reverse names may have changed go to `pointers`.
     fn update_service(
         &mut self,
         registry: &Registry,
         name: ObjectName,
         changed: &mut BTreeMap<Name, Option<NameEntry>>,
-        addresses: &mut BTreeSet<IpAddr>,
+        pointers: &mut Pointers,
     ) {
         let own = self.service_name(&name);
-        let options = &self.config.options;
         let old = self.services.remove(&name).unwrap_or_default();
-        for (address, holder) in holders(&name, &old) {
-            self.reverse.remove(address, holder);
-            addresses.insert(address);
+        let mut before: BTreeSet<Held> = old.held().collect();
+        for held in &before {
+            let known = matches!(held, Held::Own(_)) || old.kind == Kind::Headless;
+            *pointers.entry(held.address()).or_default() |= known;
         }
+        let known_as = old.number;
         for over in self.ways.remove(&name).unwrap_or_default() {
             self.aliases.remove(&(over, name.clone()));
         }
-        let gone = own.iter().flat_map(|own| old.names(own));
-        let mut entries: BTreeMap<Name, Option<NameEntry>> =
-            gone.map(|name| (name, None)).collect();
+        let mut entries: BTreeMap<Name, Option<NameEntry>> = BTreeMap::new();
+        if self.told.is_some() {
+            let gone = own.iter().flat_map(|own| old.names(own));
+            entries.extend(gone.map(|name| (name, None)));
+        }
+        drop(old);
 
-        if let Some(records) = ServiceRecords::new(registry, &name, options) {
-            for (address, holder) in holders(&name, &records) {
-                self.reverse.insert(address, holder);
-                addresses.insert(address);
+        let records = ServiceRecords::new(registry, &name, &self.config.options);
+        if let Some(mut records) = records {
+            let number = known_as.unwrap_or_else(|| self.reverse.enter(name.clone()));
+            records.number = Some(number);
+            for held in records.held() {
+                pointers.entry(held.address()).or_default();
+                if !before.remove(&held) {
+                    self.reverse.insert(held, number);
+                }
             }
             self.services.insert(name.clone(), records);
+        }
+        if let Some(number) = known_as {
+            for held in before {
+                self.reverse.remove(held, number);
+            }
+            if !self.services.contains_key(&name) {
+                self.reverse.leave(number);
+            }
         }
         if let (Some(records), Some(own)) = (self.services.get(&name), &own) {
             let way = self.way_of(Some(records));
@@ -336,7 +370,7 @@ impl Zone {
                 self.aliases.extend(led_over);
                 self.ways.insert(name.clone(), way);
             }
-            if self.namespaces.contains(&name.namespace) {
+            if self.told.is_some() && self.namespaces.contains(&name.namespace) {
                 let new = self.entries_of(own, records).into_iter();
                 entries.extend(new.map(|(name, entry)| (name, Some(entry))));
             }
@@ -352,18 +386,13 @@ impl Zone {
         entry: Option<NameEntry>,
         changed: &mut BTreeMap<Name, Option<NameEntry>>,
     ) {
-        let entry = self.guard.cover(&name, entry);
-        let differs = match &entry {
-            Some(entry) => self.entries.get(&name) != Some(entry),
-            None => self.entries.remove(&name).is_some(),
-        };
-        if !differs {
+        let Some(told) = &mut self.told else {
             return;
+        };
+        let entry = self.guard.cover(&name, entry);
+        if told.tell(&name, entry.as_ref()) {
+            changed.insert(name, entry);
         }
-        if let Some(entry) = &entry {
-            self.entries.insert(name.clone(), entry.clone());
-        }
-        changed.insert(name, entry);
     }
 
     fn namespace_name(&self, namespace: &str) -> Option<Name> {
@@ -378,17 +407,4 @@ impl Zone {
     fn ns_dns(&self) -> Option<Name> {
         self.config.domain.child("dns")?.child("ns")
     }
-}
-
-fn holders(name: &ObjectName, records: &ServiceRecords) -> Vec<(IpAddr, Holder)> {
-    let own = match &records.kind {
-        Kind::ClusterIp { addresses, .. } => addresses.as_slice(),
-        Kind::Empty(addresses) => addresses.as_slice(),
-        Kind::Absent | Kind::Headless | Kind::External(_) => &[],
-    };
-    let endpoints = records.endpoints.iter().map(|e| e.address);
-    own.iter()
-        .map(|&a| (a, Holder::Service(name.clone())))
-        .chain(endpoints.map(|a| (a, Holder::Endpoint(name.clone()))))
-        .collect()
 }

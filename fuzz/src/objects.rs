@@ -45,20 +45,20 @@ fn object(text: &str) {
             let (service, problems) = convert::service(&object, addresses);
             service
                 .into_iter()
-                .for_each(|s| take_in(Object::Service(s), problems.clone()));
+                .for_each(|s| take_in(Object::from(s), problems.clone()));
         }
     }
     if let Ok(object) = serde_json::from_value::<EndpointSlice>(value.clone()) {
         let (slice, problems) = convert::slice(&object);
         slice
             .into_iter()
-            .for_each(|s| take_in(Object::EndpointSlice(s), problems.clone()));
+            .for_each(|s| take_in(Object::from(s), problems.clone()));
     }
     if let Ok(object) = serde_json::from_value::<Endpoints>(value.clone()) {
         let (slices, problems) = convert::endpoints(&object);
         slices
             .into_iter()
-            .for_each(|s| take_in(Object::EndpointSlice(s), problems.clone()));
+            .for_each(|s| take_in(Object::from(s), problems.clone()));
     }
     if let Ok(object) = serde_json::from_value::<Node>(value.clone()) {
         let (node, problems) = convert::node(&object);
@@ -108,9 +108,9 @@ fn is_usable(object: &Object) {
                 endpoints,
                 family,
                 ..
-            } = slice;
+            } = &**slice;
             assert!(ports.iter().all(|port| port.port != 0));
-            let mut addresses = endpoints.iter().flat_map(|e| &e.addresses);
+            let mut addresses = endpoints.iter().flat_map(|e| &*e.addresses);
             assert!(addresses.all(|address| Family::of(*address) == *family));
         }
         Object::Namespace(_) | Object::Node(_) | Object::ServiceCidr(_) => {}

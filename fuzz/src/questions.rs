@@ -292,7 +292,7 @@ fn service(registry: &mut Registry, namespace: &str, name: &str, spec: &Value) {
     let object = json!({"metadata": {"namespace": namespace, "name": name}, "spec": spec});
     let object = serde_json::from_value(object).expect("a Service");
     let (service, problems) = convert::service(&object, Addresses::Given);
-    let service = Object::Service(service.expect("it can be used"));
+    let service = Object::from(service.expect("it can be used"));
     registry.apply(Event::Apply(service, problems));
 }
 
@@ -311,6 +311,6 @@ fn slice(registry: &mut Registry, namespace: &str, service: &str, endpoints: u8)
     });
     let object = serde_json::from_value(object).expect("an EndpointSlice");
     let (slice, problems) = convert::slice(&object);
-    let slice = Object::EndpointSlice(slice.expect("it can be used"));
+    let slice = Object::from(slice.expect("it can be used"));
     registry.apply(Event::Apply(slice, problems));
 }

@@ -1,5 +1,7 @@
 //! What an operator does not let Services have.
 
+use std::sync::Arc;
+
 use crate::model::{Event, Object, Problem};
 
 /// Takes the external IPs out of a Service, with a problem that says so: whoever may write a Service can draw any
@@ -8,7 +10,8 @@ pub fn without_external_ips(event: Event) -> Event {
     let Event::Apply(Object::Service(mut service), mut problems) = event else {
         return event;
     };
-    if !std::mem::take(&mut service.ways_in.external_ips).is_empty() {
+    if !service.ways_in.external_ips.is_empty() {
+        Arc::make_mut(&mut service).ways_in.external_ips.clear();
         problems.push(Problem {
             kind: "Service".to_owned(),
             object: service.name.clone(),

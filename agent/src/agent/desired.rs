@@ -75,7 +75,8 @@ pub struct Desired {
     zone: Zone,
     /// Another configuration of the zone, for the next update.
     configured: Option<(u32, Arc<Options>)>,
-    planned: BTreeMap<ObjectName, BTreeSet<PortName>>,
+    /// The ports of each Service, in order.
+    planned: BTreeMap<ObjectName, Box<[PortName]>>,
     health_checks: BTreeMap<ObjectName, Vec<HealthCheck>>,
     /// Service ports that lack endpoints on this node, for clients inside and outside.
     lacks_local: BTreeMap<PortName, (bool, bool)>,
@@ -325,13 +326,14 @@ impl Desired {
             } else {
                 self.health_checks.insert(service.clone(), checks);
             }
-            let now: BTreeSet<PortName> = planned.iter().map(|(port, _)| port.clone()).collect();
-            let before = if now.is_empty() {
-                self.planned.remove(&service)
-            } else {
-                self.planned.insert(service, now.clone())
-            };
-            let gone = before.into_iter().flatten().filter(|p| !now.contains(p));
+            let mut now: Vec<PortName> = planned.iter().map(|(port, _)| port.clone()).collect();
+            now.sort_unstable();
+            let before = self.planned.remove(&service).unwrap_or_default();
+            let gone = before.into_iter();
+            let gone: Vec<PortName> = gone.filter(|p| now.binary_search(p).is_err()).collect();
+            if !now.is_empty() {
+                self.planned.insert(service, now.into());
+            }
             for port in gone {
                 self.lacks_local.remove(&port);
                 self.problems.remove(&port);
@@ -371,13 +373,15 @@ impl Desired {
                 config.options = options;
             }
             let old = std::mem::replace(&mut self.zone, Zone::new(config));
-            names.extend(old.entries().keys().map(|name| (name.clone(), None)));
+            names.extend(old.names().map(|name| (name.clone(), None)));
         }
         let zone = &mut self.zone;
         let all = guarded(&mut self.faults, "zone".to_owned(), || {
             zone.update(registry, changes, serial)
         });
         match all {
+            // Moving them costs memory, and at the start they are many.
+            Some(changed) if names.is_empty() => names = changed,
             Some(changed) => names.extend(changed),
             // One of the changes cannot be digested: take them in one by one, so that the others are.
             None => {
@@ -395,7 +399,7 @@ impl Desired {
     }
 }
 
-fn everything(registry: &Registry, planned: &BTreeMap<ObjectName, BTreeSet<PortName>>) -> Changes {
+fn everything(registry: &Registry, planned: &BTreeMap<ObjectName, Box<[PortName]>>) -> Changes {
     Changes {
         services: registry
             .services()

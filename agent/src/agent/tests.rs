@@ -178,8 +178,16 @@ fn lists(kinds: impl IntoIterator<Item = Kind>) -> impl Iterator<Item = Event> {
         .flat_map(|kind| [Event::Begin(kind), Event::End(kind)])
 }
 
+fn apply(object: impl Into<Object>) -> Event {
+    Event::Apply(object.into(), Vec::new())
+}
+
 fn service(namespace: &str, name: &str, address: &str) -> Event {
-    let service = Service {
+    apply(service_object(namespace, name, address))
+}
+
+fn service_object(namespace: &str, name: &str, address: &str) -> Service {
+    Service {
         name: ObjectName::new(namespace, name),
         created: 0,
         kind: ServiceKind::ClusterIp(vec![address.parse().unwrap()]),
@@ -194,23 +202,25 @@ fn service(namespace: &str, name: &str, address: &str) -> Event {
         external_local: false,
         affinity_timeout: None,
         proxied: true,
-    };
-    Event::Apply(Object::Service(service), Vec::new())
+    }
 }
 
 fn slice(namespace: &str, service: &str, addresses: &[&str]) -> Event {
+    apply(slice_object(namespace, service, addresses))
+}
+
+fn slice_object(namespace: &str, service: &str, addresses: &[&str]) -> EndpointSlice {
     let endpoint = |address: &&str| Endpoint {
-        addresses: vec![address.parse::<IpAddr>().unwrap()],
+        addresses: address.parse::<IpAddr>().unwrap().into(),
         ready: true,
         serving: true,
         terminating: false,
         hostname: None,
         node: None,
-        zone_hints: Vec::new(),
-        node_hints: Vec::new(),
+        hints: None,
         pod: None,
     };
-    let slice = EndpointSlice {
+    EndpointSlice {
         name: ObjectName::new(namespace, format!("{service}-1")),
         service: Some(service.into()),
         family: Family::V4,
@@ -222,8 +232,7 @@ fn slice(namespace: &str, service: &str, addresses: &[&str]) -> Event {
         endpoints: addresses.iter().map(endpoint).collect(),
         proxied: true,
         triggered: None,
-    };
-    Event::Apply(Object::EndpointSlice(slice), Vec::new())
+    }
 }
 
 fn namespace(name: &str) -> Event {
@@ -483,11 +492,9 @@ fn node_ports_are_served_at_the_addresses_of_the_node_object_else_at_the_preferr
 fn external_ips_that_are_refused_are_a_problem_and_no_frontend() {
     let mut bench = bench(&[]);
     bench.hears(lists(Kind::ALL));
-    let Event::Apply(Object::Service(mut object), _) = service("dev", "ent", "10.96.0.1") else {
-        unreachable!("it is a Service");
-    };
+    let mut object = service_object("dev", "ent", "10.96.0.1");
     object.ways_in.external_ips = vec!["192.0.2.9".parse().unwrap()];
-    bench.hears([Event::Apply(Object::Service(object), Vec::new())]);
+    bench.hears([apply(object)]);
     bench.agent.round(true);
     let updates = bench.updates();
     let plan = updates[0].ports.values().next().unwrap().as_ref().unwrap();
@@ -500,12 +507,9 @@ fn the_addresses_that_others_serve_are_told() {
     let mut bench = bench(&[]);
     bench.hears(lists(Kind::ALL));
     let set_proxied = |proxied| {
-        let Event::Apply(Object::Service(mut object), _) = service("dev", "ent", "10.96.0.1")
-        else {
-            unreachable!("it is a Service");
-        };
+        let mut object = service_object("dev", "ent", "10.96.0.1");
         object.proxied = proxied;
-        Event::Apply(Object::Service(object), Vec::new())
+        apply(object)
     };
     bench.hears([set_proxied(false)]);
     bench.agent.round(true);
@@ -546,27 +550,23 @@ fn load_balancers_leave_a_node_that_leaves() {
 
 /// A Service of type LoadBalancer with `externalTrafficPolicy: Local`.
 fn balanced() -> Event {
-    let Event::Apply(Object::Service(mut object), _) = service("dev", "ent", "10.96.0.1") else {
-        unreachable!("it is a Service");
-    };
+    let mut object = service_object("dev", "ent", "10.96.0.1");
     object.external_local = true;
     object.ways_in.health_check_node_port = 30_001;
     object.ports[0].node_port = 30_080;
-    Event::Apply(Object::Service(object), Vec::new())
+    apply(object)
 }
 
 /// An EndpointSlice with endpoints on this node, each ready or only terminating.
 fn here(ready: &[bool]) -> Event {
     let addresses: Vec<String> = (1..=ready.len()).map(|n| format!("10.1.0.{n}")).collect();
     let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
-    let Event::Apply(Object::EndpointSlice(mut slice), _) = slice("dev", "ent", &addresses) else {
-        unreachable!("it is an EndpointSlice");
-    };
+    let mut slice = slice_object("dev", "ent", &addresses);
     for (endpoint, ready) in slice.endpoints.iter_mut().zip(ready) {
         endpoint.node = Some("n1".into());
         (endpoint.ready, endpoint.terminating) = (*ready, !ready);
     }
-    Event::Apply(Object::EndpointSlice(slice), Vec::new())
+    apply(slice)
 }
 
 #[test]
@@ -593,17 +593,14 @@ fn the_health_check_node_port_fails_where_endpoints_only_terminate() {
 fn a_policy_that_finds_no_endpoint_here_is_counted_and_a_change_is_timed_from_its_trigger() {
     let mut bench = bench(&[]);
     bench.hears(lists(Kind::ALL));
-    let Event::Apply(Object::EndpointSlice(mut elsewhere), _) = slice("dev", "ent", &["10.1.0.1"])
-    else {
-        unreachable!("it is an EndpointSlice");
-    };
+    let mut elsewhere = slice_object("dev", "ent", &["10.1.0.1"]);
     elsewhere.triggered = Some(milliseconds() + 10);
     let old = EndpointSlice {
         name: ObjectName::new("dev", "old"),
         triggered: Some(1),
         ..elsewhere.clone()
     };
-    let events = [elsewhere, old].map(|s| Event::Apply(Object::EndpointSlice(s), Vec::new()));
+    let events = [elsewhere, old].map(apply);
     bench.hears([balanced()]);
     bench.hears(events);
     bench.agent.round(true);

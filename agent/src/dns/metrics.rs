@@ -331,10 +331,10 @@ pub(super) fn code(code: ResponseCode) -> String {
 
 impl Collector for Current {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let (synced, names, hosts) = {
+        let (synced, services, hosts) = {
             let inner = self.state.read();
             let hosts = inner.zone.config().options.hosts.len();
-            (inner.synced, inner.zone.entries().len(), hosts)
+            (inner.synced, inner.zone.services().count(), hosts)
         };
         for (name, help, value) in [
             (
@@ -342,7 +342,11 @@ impl Collector for Current {
                 "Whether the zone is complete",
                 i64::from(synced),
             ),
-            ("signpost_dns_names", "Names of the zone", names as i64),
+            (
+                "signpost_dns_services",
+                "Services of the zone",
+                services as i64,
+            ),
             (
                 "coredns_hosts_entries",
                 "Addresses of names that the configuration has",

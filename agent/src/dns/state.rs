@@ -53,7 +53,7 @@ pub(super) struct Inner {
 
 impl State {
     pub(super) fn new(config: ZoneConfig) -> Self {
-        let zone = Zone::new(config);
+        let zone = Zone::answering(config);
         Self(RwLock::new(Inner {
             zone,
             synced: false,
@@ -125,7 +125,10 @@ impl State {
         let mut inner = self.0.write().unwrap_or_else(PoisonError::into_inner);
         inner.zone.update(registry, &changes, now());
         if registry.is_complete(&KINDS) && !inner.synced {
-            tracing::info!(names = inner.zone.entries().len(), "the zone is complete");
+            tracing::info!(
+                services = inner.zone.services().count(),
+                "the zone is complete"
+            );
             inner.synced = true;
         }
         if learn_dns {
@@ -155,7 +158,7 @@ impl State {
             node: false,
             ..Changes::default()
         };
-        inner.zone = Zone::new(config);
+        inner.zone = Zone::answering(config);
         inner.zone.update(registry, &everything, now());
     }
 }

@@ -16,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Feed, Subscription, wire};
+use super::{Feed, Subscription, encoded, wire};
 
 /// A client that takes nothing for so long is dropped.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -73,17 +73,19 @@ fn bind(socket: &Path) -> io::Result<UnixListener> {
 
 async fn client(feed: &Feed, mut stream: UnixStream) -> io::Result<()> {
     let Subscription {
+        hello,
         snapshot,
         mut changes,
     } = feed.subscribe();
-    if let (Some(fd), Some(first)) = (&feed.dns_alive, snapshot.first()) {
-        let sent = wire::send_with_fd(&stream, first, fd.as_raw_fd()).await?;
-        write(&mut stream, &first[sent..]).await?;
-    } else if let Some(first) = snapshot.first() {
-        write(&mut stream, first).await?;
-    }
-    for lines in snapshot.get(1..).unwrap_or_default().chunks(BATCH) {
-        write(&mut stream, &joined(lines)).await?;
+    let hello = encoded(&hello);
+    let sent = match &feed.dns_alive {
+        Some(fd) => wire::send_with_fd(&stream, &hello, fd.as_raw_fd()).await?,
+        None => 0,
+    };
+    write(&mut stream, &hello[sent..]).await?;
+    for lines in snapshot.chunks(BATCH) {
+        let lines: Vec<Bytes> = lines.iter().map(encoded).collect();
+        write(&mut stream, &joined(&lines)).await?;
     }
     drop(snapshot);
     let mut lines = Vec::with_capacity(BATCH);

@@ -151,9 +151,9 @@ impl<'a> Topology<'a> {
             ready.clone().all(|hints| !hints.is_empty())
                 && ready.any(|hints| hints.iter().any(|hint| **hint == *wanted))
         };
-        if hinted(|e| &e.node_hints, node) {
+        if hinted(Endpoint::node_hints, node) {
             Self::Node(node)
-        } else if hinted(|e| &e.zone_hints, zone) {
+        } else if hinted(Endpoint::zone_hints, zone) {
             Self::Zone(zone)
         } else {
             Self::Anywhere
@@ -163,8 +163,8 @@ impl<'a> Topology<'a> {
     fn admits(self, candidate: &Candidate<'_>) -> bool {
         let (hints, wanted) = match self {
             Self::Anywhere => return true,
-            Self::Zone(zone) => (&candidate.endpoint.zone_hints, zone),
-            Self::Node(node) => (&candidate.endpoint.node_hints, node),
+            Self::Zone(zone) => (candidate.endpoint.zone_hints(), zone),
+            Self::Node(node) => (candidate.endpoint.node_hints(), node),
         };
         hints.iter().any(|hint| **hint == *wanted)
     }

@@ -9,27 +9,28 @@ use rstest::rstest;
 
 use super::*;
 use crate::model::{
-    Endpoint, EndpointPort, EndpointSlice, Event, Node, Object, Service, ServiceKind, ServicePort,
+    Endpoint, EndpointPort, EndpointSlice, Event, Hints, Node, Object, Service, ServiceKind,
+    ServicePort,
 };
 
 /// An endpoint in words: `10.1.0.1 here unready serving terminating zone=a node=n` (serving follows ready).
 fn endpoint(words: &str) -> Endpoint {
     let mut words = words.split(' ');
     let mut endpoint = Endpoint {
-        addresses: vec![words.next().unwrap().parse().unwrap()],
+        addresses: words.next().unwrap().parse::<IpAddr>().unwrap().into(),
         ready: true,
         serving: true,
         terminating: false,
         hostname: None,
         node: Some("there".into()),
-        zone_hints: Vec::new(),
-        node_hints: Vec::new(),
+        hints: None,
         pod: None,
     };
+    let (mut zones, mut nodes) = (Vec::new(), Vec::new());
     for word in words {
         match word.split_once('=') {
-            Some(("zone", zone)) => endpoint.zone_hints.push(zone.into()),
-            Some(("node", node)) => endpoint.node_hints.push(node.into()),
+            Some(("zone", zone)) => zones.push(zone.into()),
+            Some(("node", node)) => nodes.push(node.into()),
             None if word == "here" => endpoint.node = Some("here".into()),
             None if word == "unready" => (endpoint.ready, endpoint.serving) = (false, false),
             None if word == "serving" => endpoint.serving = true,
@@ -37,6 +38,7 @@ fn endpoint(words: &str) -> Endpoint {
             _ => panic!("what is {word}?"),
         }
     }
+    endpoint.hints = Hints::of(zones, nodes);
     endpoint
 }
 
@@ -103,8 +105,8 @@ fn registry(service: Service, slices: impl IntoIterator<Item = EndpointSlice>) -
         addresses: Vec::new(),
         leaving: false,
     };
-    let objects = slices.into_iter().map(Object::EndpointSlice);
-    for object in objects.chain([Object::Service(service), Object::Node(node)]) {
+    let objects = slices.into_iter().map(Object::from);
+    for object in objects.chain([Object::from(service), Object::Node(node)]) {
         registry.apply(Event::Apply(object, Vec::new()));
     }
     registry
@@ -338,7 +340,7 @@ fn an_address_that_belongs_to_another_service_is_no_frontend() {
     let mut older = service(&["10.96.0.1"]);
     older.name = name("w");
     let mut registry = registry(service(&["10.96.0.1", "fd00:96::1"]), []);
-    registry.apply(Event::Apply(Object::Service(older), Vec::new()));
+    registry.apply(Event::Apply(Object::from(older), Vec::new()));
     let plans = plan(&registry, &config(), &name("x"));
     assert_eq!(plans.len(), 1);
     assert_eq!(plans[0].0.family, Family::V6);

@@ -31,8 +31,17 @@ pub(super) struct Claims {
 #[derive(Debug)]
 struct Claimed {
     owner: ObjectName,
-    /// By age and name, the owner included.
-    claimants: BTreeSet<(i64, ObjectName)>,
+    /// By age and name, the owner included. Nearly always one.
+    claimants: Vec<(i64, ObjectName)>,
+}
+
+impl Claimed {
+    fn forget(&mut self, created: i64, service: &ObjectName) {
+        let claimant = (created, service.clone());
+        if let Ok(place) = self.claimants.binary_search(&claimant) {
+            self.claimants.remove(place);
+        }
+    }
 }
 
 impl Claims {
@@ -46,12 +55,15 @@ impl Claims {
     ) -> Option<ObjectName> {
         let claimed = self.claimed.entry(claim).or_insert_with(|| Claimed {
             owner: service.clone(),
-            claimants: BTreeSet::new(),
+            claimants: Vec::with_capacity(1),
         });
         if let Some(renewed) = renewed {
-            claimed.claimants.remove(&(renewed, service.clone()));
+            claimed.forget(renewed, service);
         }
-        claimed.claimants.insert((created, service.clone()));
+        let claimant = (created, service.clone());
+        if let Err(place) = claimed.claimants.binary_search(&claimant) {
+            claimed.claimants.insert(place, claimant);
+        }
         if claimed.claimants.len() > 1 {
             self.contested.insert(claim);
         }
@@ -70,7 +82,7 @@ impl Claims {
         service: &ObjectName,
     ) -> Option<ObjectName> {
         let claimed = self.claimed.get_mut(&claim)?;
-        claimed.claimants.remove(&(created, service.clone()));
+        claimed.forget(created, service);
         if claimed.claimants.len() < 2 {
             self.contested.remove(&claim);
         }

@@ -69,7 +69,7 @@ impl Registry {
     fn review_address(&mut self, address: IpAddr) {
         let owner = self
             .owner(address)
-            .and_then(|name| self.services.get(name))
+            .and_then(|name| self.service(name))
             .filter(|service| service.proxied);
         let mut now: BTreeMap<Claim, BTreeSet<ObjectName>> = BTreeMap::new();
         for (claim, name) in self.claims.external_at(address) {

@@ -55,11 +55,11 @@ fn problem(of: &str) -> Problem {
 }
 
 fn apply_service(registry: &mut Registry, service: Service) {
-    registry.apply(Event::Apply(Object::Service(service), Vec::new()));
+    registry.apply(Event::Apply(Object::from(service), Vec::new()));
 }
 
 fn apply_slice(registry: &mut Registry, slice: EndpointSlice) {
-    registry.apply(Event::Apply(Object::EndpointSlice(slice), Vec::new()));
+    registry.apply(Event::Apply(Object::from(slice), Vec::new()));
 }
 
 fn delete(registry: &mut Registry, of: &str) {
@@ -247,7 +247,7 @@ fn a_service_made_anew_under_its_name_keeps_its_address() {
 #[test]
 fn problems_last_as_long_as_what_they_are_about() {
     let mut registry = Registry::default();
-    let object = || Object::Service(service("a/x", 1, &[]));
+    let object = || Object::from(service("a/x", 1, &[]));
     registry.apply(Event::Apply(object(), vec![problem("a/x")]));
     assert_eq!(registry.problems().len(), 1);
     registry.apply(Event::Apply(object(), vec![]));

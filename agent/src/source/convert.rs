@@ -6,6 +6,7 @@
 mod endpoints;
 mod field;
 mod service;
+mod shared;
 mod slice;
 mod ways_in;
 
@@ -55,7 +56,7 @@ pub fn events(kind: Kind, name: ObjectName, converted: Converted<Object>) -> Vec
 /// Namespace and name of an object, whatever they are.
 pub fn name(meta: &ObjectMeta) -> ObjectName {
     ObjectName::new(
-        meta.namespace.as_deref().unwrap_or_default(),
+        shared::shared(meta.namespace.as_deref().unwrap_or_default()),
         meta.name.as_deref().unwrap_or_default(),
     )
 }

@@ -10,8 +10,8 @@ use signpost_common::dns::qtype;
 use super::{
     Lookup, NS, Name, NameEntry, Records, Zone,
     lookup::{Host, hosts_of},
-    reverse::{self, Holder},
-    service::{Kind, ServiceRecords},
+    reverse::Holder,
+    service::{Kind, ServiceRecords, name_of_port},
 };
 use crate::model::ObjectName;
 
@@ -59,6 +59,16 @@ impl Zone {
         .collect()
     }
 
+    /// A namespace's name.
+    pub(super) fn namespace(&self) -> NameEntry {
+        NameEntry {
+            namespace: true,
+            complete: true,
+            ttl: self.config.ttl,
+            ..NameEntry::default()
+        }
+    }
+
     /// The zone's own name. Its name servers are Services with the cluster DNS addresses.
     pub(super) fn apex(&self) -> NameEntry {
         let mut entry = NameEntry {
@@ -71,26 +81,28 @@ impl Zone {
         entry
     }
 
-    /// The reverse name of an address, where it leads to a Service's own address or to an endpoint of a headless Service.
-    /// The endpoints of other Services are many, and seldom asked for: user space knows them.
-    pub(super) fn pointer(&self, address: IpAddr) -> (Option<Name>, Option<NameEntry>) {
-        let name = reverse::name(address);
-        let known = self.reverse.holders(address).any(|holder| match holder {
+    /// Whether the kernel may know the reverse name of an address: where it leads to a Service's own address or to an
+    /// endpoint of a headless Service. The endpoints of other Services are many, and seldom asked for: user space knows
+    /// them.
+    pub(super) fn has_pointer(&self, address: IpAddr) -> bool {
+        let mut holders = self.reverse.holders(address).into_iter();
+        holders.any(|holder| match holder {
             Holder::Service(_) => true,
             Holder::Endpoint(service) => {
                 let records = self.services.get(service);
                 records.is_some_and(|records| records.kind == Kind::Headless)
             }
-        });
-        let entry = name.as_ref().filter(|_| known).map(|name| {
-            let mut entry = NameEntry {
-                ttl: self.config.ttl,
-                ..NameEntry::default()
-            };
-            self.take_over(&mut entry, name, qtype::PTR);
-            entry
-        });
-        (name, entry)
+        })
+    }
+
+    /// What the kernel may know of the reverse name of an address.
+    pub(super) fn pointer(&self, name: &Name) -> NameEntry {
+        let mut entry = NameEntry {
+            ttl: self.config.ttl,
+            ..NameEntry::default()
+        };
+        self.take_over(&mut entry, name, qtype::PTR);
+        entry
     }
 
     /// The names of a Service: its own, those of its named ports, and for a headless one those of its endpoints.
@@ -104,10 +116,10 @@ impl Zone {
         match &records.kind {
             Kind::Absent | Kind::Empty(_) => return BTreeMap::new(),
             Kind::External(_) => return [(own.clone(), self.alias(own))].into(),
-            Kind::Headless if records.endpoints.is_empty() => return BTreeMap::new(),
+            Kind::Headless if records.endpoints().len() == 0 => return BTreeMap::new(),
             Kind::ClusterIp { addresses, ports } => {
                 // The names of its endpoints are user space's.
-                listed = records.endpoints.is_empty();
+                listed = records.endpoints().len() == 0;
                 let of_own = hosts.entry(own.clone()).or_default();
                 if ports.is_empty() {
                     of_own.extend(hosts_of(addresses, own));
@@ -116,20 +128,20 @@ impl Zone {
                     let of_port = || {
                         addresses.iter().map(|&address| Host {
                             address,
-                            port: Some(port.number),
+                            port: Some(port.port),
                             target: own.clone(),
                         })
                     };
                     hosts.entry(own.clone()).or_default().extend(of_port());
-                    if let Some(name) = port.name_below(own) {
+                    if let Some(name) = name_of_port(port, own) {
                         hosts.entry(name).or_default().extend(of_port());
                     }
                 }
             }
             Kind::Headless => {
                 hosts.entry(own.clone()).or_default();
-                for endpoint in &records.endpoints {
-                    let Some(target) = own.child(endpoint.label().as_bytes()) else {
+                for endpoint in records.endpoints() {
+                    let Some(target) = own.child(endpoint.label()) else {
                         continue;
                     };
                     let host = |port| Host {
@@ -143,11 +155,11 @@ impl Zone {
                         add(own.clone(), None);
                         add(target.clone(), None);
                     }
-                    for port in endpoint.ports.iter() {
-                        add(own.clone(), Some(port.number));
-                        add(target.clone(), Some(port.number));
-                        if let Some(name) = port.name_below(own) {
-                            add(name, Some(port.number));
+                    for port in endpoint.ports {
+                        add(own.clone(), Some(port.port));
+                        add(target.clone(), Some(port.port));
+                        if let Some(name) = name_of_port(port, own) {
+                            add(name, Some(port.port));
                         }
                     }
                 }
@@ -187,7 +199,7 @@ impl Zone {
                 answers,
                 additional,
             };
-            entry.records.insert(qtype::SRV, records);
+            entry.set_records(qtype::SRV, records);
         }
         entry
     }
@@ -238,7 +250,7 @@ impl Zone {
                     answers,
                     additional,
                 };
-                entry.records.insert(qtype, records);
+                entry.set_records(qtype, records);
             }
             Lookup::NoData => {}
             Lookup::Answer { .. } | Lookup::Alias { .. } | Lookup::Outside | Lookup::NxDomain => {
@@ -265,10 +277,34 @@ impl Zone {
 }
 
 impl NameEntry {
+    /// The records of a type, where they are always the same.
+    pub fn records_of(&self, qtype: u16) -> Option<&Records> {
+        let place = self.records.binary_search_by_key(&qtype, |(of, _)| *of);
+        Some(&self.records[place.ok()?].1)
+    }
+
+    fn set_records(&mut self, qtype: u16, records: Records) {
+        self.records.reserve_exact(1);
+        match self.records.binary_search_by_key(&qtype, |(of, _)| *of) {
+            Ok(place) => self.records[place].1 = records,
+            Err(place) => self.records.insert(place, (qtype, records)),
+        }
+    }
+
     fn push(&mut self, address: IpAddr) {
         match address {
-            IpAddr::V4(a) => self.a.push(a),
-            IpAddr::V6(a) => self.aaaa.push(a),
+            IpAddr::V4(a) => {
+                if self.a.is_empty() {
+                    self.a.reserve_exact(1);
+                }
+                self.a.push(a);
+            }
+            IpAddr::V6(a) => {
+                if self.aaaa.is_empty() {
+                    self.aaaa.reserve_exact(1);
+                }
+                self.aaaa.push(a);
+            }
         }
     }
 }

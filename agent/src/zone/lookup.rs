@@ -8,9 +8,9 @@ use super::{
     Lookup, Name, Pods, Record, RecordData, Zone,
     options::longest,
     reverse::{self, Holder},
-    service::{Kind, Port},
+    service::Kind,
 };
-use crate::model::ObjectName;
+use crate::model::{EndpointPort, ObjectName};
 
 /// Type NS (RFC 1035 §3.2.2).
 pub const NS: u16 = 2;
@@ -140,7 +140,7 @@ impl Zone {
             },
             _ => return Found::Nothing,
         };
-        let asked = |p: &&Port| {
+        let asked = |p: &&EndpointPort| {
             (port.is_empty() || p.name.eq_ignore_ascii_case(port))
                 && (protocol.is_empty() || p.protocol.to_string().eq_ignore_ascii_case(protocol))
         };
@@ -165,7 +165,7 @@ impl Zone {
                 for port in ports {
                     hosts.extend(addresses.iter().map(|&address| Host {
                         address,
-                        port: Some(port.number),
+                        port: Some(port.port),
                         target: own.clone(),
                     }));
                 }
@@ -176,12 +176,12 @@ impl Zone {
         if left.len() == 1 && endpoint.is_none() {
             return Found::Nothing;
         }
-        for record in &records.endpoints {
+        for record in records.endpoints() {
             let label = record.label();
-            if endpoint.is_some_and(|e| e != &*label) {
+            if endpoint.is_some_and(|e| e != label) {
                 continue;
             }
-            let Some(target) = own.child(label.as_bytes()) else {
+            let Some(target) = own.child(label) else {
                 continue;
             };
             let host = |port| Host {
@@ -198,7 +198,7 @@ impl Zone {
                     .ports
                     .iter()
                     .filter(asked)
-                    .map(|p| host(Some(p.number))),
+                    .map(|p| host(Some(p.port))),
             );
         }
         if hosts.is_empty() {
@@ -273,7 +273,8 @@ impl Zone {
         // Ports without a number weigh too, and so do duplicates (CoreDNS).
         let weight = u16::try_from(100 / hosts.len().max(1)).unwrap_or(1).max(1);
         let (mut targets, mut owners) = (BTreeSet::new(), BTreeSet::new());
-        let (mut answers, mut additional) = (Vec::new(), Vec::new());
+        let mut answers = Vec::with_capacity(hosts.len());
+        let mut additional = Vec::with_capacity(hosts.len());
         for host in hosts {
             let Some(port) = host.port else { continue };
             if targets.insert((&host.target, port)) {
@@ -303,13 +304,14 @@ impl Zone {
     fn name_servers(&self) -> Lookup {
         let (mut answers, mut additional) = (Vec::new(), Vec::new());
         for &address in &self.config.dns {
-            let service = self
-                .reverse
-                .holders(address)
-                .find_map(|holder| match holder {
-                    Holder::Service(service) => self.service_name(service),
-                    Holder::Endpoint(_) => None,
-                });
+            let service =
+                self.reverse
+                    .holders(address)
+                    .into_iter()
+                    .find_map(|holder| match holder {
+                        Holder::Service(service) => self.service_name(service),
+                        Holder::Endpoint(_) => None,
+                    });
             let Some(server) = service.or_else(|| self.ns_dns()) else {
                 continue;
             };
@@ -349,12 +351,13 @@ impl Zone {
                     break;
                 }
                 Holder::Endpoint(service) => {
-                    let own = self.service_name(service);
-                    let endpoints = self.services.get(service).map(|s| &s.endpoints);
-                    for endpoint in endpoints.into_iter().flatten() {
-                        if endpoint.address == address
-                            && let Some(own) = &own
-                            && let Some(name) = own.child(endpoint.label().as_bytes())
+                    let (Some(own), Some(records)) =
+                        (self.service_name(service), self.services.get(service))
+                    else {
+                        continue;
+                    };
+                    for endpoint in records.endpoints_at(address) {
+                        if let Some(name) = own.child(endpoint.label())
                             && !names.contains(&name)
                         {
                             names.push(name);

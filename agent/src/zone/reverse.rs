@@ -1,44 +1,111 @@
 //! Reverse names (`in-addr.arpa`, `ip6.arpa`) and whose addresses they lead to.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    ops::Bound,
 };
 
 use super::Name;
 use crate::model::ObjectName;
 
 /// Whose an address is. A ClusterIP counts before endpoints (CoreDNS).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Holder {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Holder<'a> {
     /// The Service with this ClusterIP.
-    Service(ObjectName),
+    Service(&'a ObjectName),
     /// A Service with a ready endpoint that has this address; the Service itself need not exist.
-    Endpoint(ObjectName),
+    Endpoint(&'a ObjectName),
 }
 
-/// Addresses and their holders.
+/// An address of a Service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Held {
+    /// Its ClusterIP.
+    Own(IpAddr),
+    /// That of a ready endpoint.
+    Endpoint(IpAddr),
+}
+
+impl Held {
+    pub(super) const fn address(self) -> IpAddr {
+        match self {
+            Self::Own(address) | Self::Endpoint(address) => address,
+        }
+    }
+}
+
+/// Addresses and their holders. There are as many as endpoints, so a Service stands here as a number.
 #[derive(Debug, Default)]
-pub(super) struct Reverse(BTreeSet<(IpAddr, Holder)>);
+pub(super) struct Reverse {
+    v4: BTreeSet<([u8; 4], Mark)>,
+    v6: BTreeSet<([u8; 16], Mark)>,
+    services: BTreeMap<u32, ObjectName>,
+    last: u32,
+}
+
+/// Twice a Service's number, and one more for an endpoint.
+type Mark = u32;
 
 impl Reverse {
-    pub(super) fn insert(&mut self, address: IpAddr, holder: Holder) {
-        self.0.insert((address, holder));
+    /// A number for a Service that has none yet.
+    pub(super) fn enter(&mut self, service: ObjectName) -> u32 {
+        loop {
+            self.last = (self.last + 1) & (u32::MAX >> 1);
+            if let Entry::Vacant(place) = self.services.entry(self.last) {
+                place.insert(service);
+                return self.last;
+            }
+        }
     }
 
-    pub(super) fn remove(&mut self, address: IpAddr, holder: Holder) {
-        self.0.remove(&(address, holder));
+    /// The Service has no addresses any more.
+    pub(super) fn leave(&mut self, service: u32) {
+        self.services.remove(&service);
     }
 
-    /// The holders of an address, a ClusterIP's first.
-    pub(super) fn holders(&self, address: IpAddr) -> impl Iterator<Item = &Holder> {
-        let first = (address, Holder::Service(ObjectName::new("", "")));
-        self.0
-            .range((Bound::Included(first), Bound::Unbounded))
-            .take_while(move |(a, _)| *a == address)
-            .map(|(_, holder)| holder)
+    pub(super) fn insert(&mut self, held: Held, service: u32) {
+        match held.address() {
+            IpAddr::V4(address) => self.v4.insert((address.octets(), mark(held, service))),
+            IpAddr::V6(address) => self.v6.insert((address.octets(), mark(held, service))),
+        };
     }
+
+    pub(super) fn remove(&mut self, held: Held, service: u32) {
+        match held.address() {
+            IpAddr::V4(address) => self.v4.remove(&(address.octets(), mark(held, service))),
+            IpAddr::V6(address) => self.v6.remove(&(address.octets(), mark(held, service))),
+        };
+    }
+
+    /// The holders of an address in order, a ClusterIP's first.
+    pub(super) fn holders(&self, address: IpAddr) -> Vec<Holder<'_>> {
+        let mut holders: Vec<Holder<'_>> = match address {
+            IpAddr::V4(address) => self.named(marks(&self.v4, address.octets())).collect(),
+            IpAddr::V6(address) => self.named(marks(&self.v6, address.octets())).collect(),
+        };
+        holders.sort_unstable();
+        holders
+    }
+
+    fn named(&self, marks: impl Iterator<Item = Mark>) -> impl Iterator<Item = Holder<'_>> {
+        marks.filter_map(|mark| {
+            let service = self.services.get(&(mark / 2))?;
+            Some(if mark.is_multiple_of(2) {
+                Holder::Service(service)
+            } else {
+                Holder::Endpoint(service)
+            })
+        })
+    }
+}
+
+const fn mark(held: Held, service: u32) -> Mark {
+    2 * service + matches!(held, Held::Endpoint(_)) as u32
+}
+
+fn marks<A: Copy + Ord>(all: &BTreeSet<(A, Mark)>, address: A) -> impl Iterator<Item = Mark> {
+    let of_address = all.range((address, Mark::MIN)..=(address, Mark::MAX));
+    of_address.map(|(_, mark)| *mark)
 }
 
 /// The address that a complete reverse name stands for (RFC 1035 §3.5, RFC 3596 §2.5). An IPv4-mapped one is the IPv4

@@ -12,6 +12,9 @@ use crate::model::{
 const ANY: u16 = 255;
 const MX: u16 = 15;
 
+/// Names with what the kernel may know of them.
+pub(super) type Entries = BTreeMap<Name, NameEntry>;
+
 pub(super) fn config() -> ZoneConfig {
     ZoneConfig {
         domain: name("cluster.local"),
@@ -79,14 +82,13 @@ pub(super) fn slice(
             .iter()
             .filter(|(address, ..)| Family::of(*address) == family)
             .map(|(address, ready, hostname)| Endpoint {
-                addresses: vec![*address],
+                addresses: (*address).into(),
                 ready: *ready,
                 serving: true,
                 terminating: false,
                 hostname: hostname.map(Into::into),
                 node: None,
-                zone_hints: vec![],
-                node_hints: vec![],
+                hints: None,
                 pod: None,
             })
             .collect(),
@@ -97,6 +99,11 @@ pub(super) fn slice(
 
 /// A cluster with every kind of Service.
 pub(super) fn example() -> Zone {
+    example_with_entries().0
+}
+
+/// As [`example`], with what was told of it.
+pub(super) fn example_with_entries() -> (Zone, Entries) {
     let ip = |text: &str| text.parse::<IpAddr>().unwrap();
     let ips = |list: &[&str]| ServiceKind::ClusterIp(list.iter().map(|t| ip(t)).collect());
     let external = |target: &str| ServiceKind::ExternalName(target.to_owned());
@@ -214,15 +221,16 @@ pub(super) fn example() -> Zone {
         ));
     }
     for service in services {
-        registry.apply(Event::Apply(Object::Service(service), vec![]));
+        registry.apply(Event::Apply(Object::from(service), vec![]));
     }
     for slice in slices {
-        registry.apply(Event::Apply(Object::EndpointSlice(slice), vec![]));
+        registry.apply(Event::Apply(Object::from(slice), vec![]));
     }
     let mut zone = Zone::new(config());
     let changes = registry.take_changes();
-    zone.update(&registry, &changes, 1);
-    zone
+    let told = zone.update(&registry, &changes, 1);
+    let entries = told.into_iter().filter_map(|(name, e)| Some((name, e?)));
+    (zone, entries.collect())
 }
 
 fn name(text: &str) -> Name {
@@ -454,7 +462,7 @@ fn a_namespace_that_goes_takes_its_names_along_and_brings_them_back() {
     let kind = ServiceKind::ClusterIp(vec!["10.96.1.1".parse().unwrap()]);
     registry.apply(Event::Apply(namespace.clone(), vec![]));
     registry.apply(Event::Apply(
-        Object::Service(service("dev", "ent", kind, &[("http", 80)])),
+        Object::from(service("dev", "ent", kind, &[("http", 80)])),
         vec![],
     ));
     let mut zone = Zone::new(config());
@@ -487,7 +495,7 @@ fn of_ten_thousand_services_only_the_one_that_changed_is_told_of() {
         let kind = ServiceKind::ClusterIp(vec![address]);
         let name = format!("s{n}");
         registry.apply(Event::Apply(
-            Object::Service(service("dev", &name, kind, &[("http", 80)])),
+            Object::from(service("dev", &name, kind, &[("http", 80)])),
             vec![],
         ));
         let endpoints: Vec<_> = (0..10u32)
@@ -500,14 +508,14 @@ fn of_ten_thousand_services_only_the_one_that_changed_is_told_of() {
             })
             .collect();
         registry.apply(Event::Apply(
-            Object::EndpointSlice(slice("dev", &name, &name, &[("http", 80)], &endpoints)),
+            Object::from(slice("dev", &name, &name, &[("http", 80)], &endpoints)),
             vec![],
         ));
     }
     let mut zone = Zone::new(config());
     let changes = registry.take_changes();
     zone.update(&registry, &changes, 1);
-    assert!(zone.entries().len() > 10_000);
+    assert!(zone.names().len() > 10_000);
     registry.apply(Event::Delete(
         crate::model::Kind::Service,
         ObjectName::new("dev", "s77"),

@@ -103,7 +103,7 @@ fn zone_of_many() -> BTreeMap<Name, Option<NameEntry>> {
         node_port: 0,
     };
     let service = |name: &str, kind| {
-        Object::Service(Service {
+        Object::from(Service {
             name: ObjectName::new("prod", name),
             created: 0,
             kind,
@@ -124,17 +124,16 @@ fn zone_of_many() -> BTreeMap<Name, Option<NameEntry>> {
         let name = format!("set-{number}");
         apply(service(&name, ServiceKind::Headless));
         let endpoint = |n| Endpoint {
-            addresses: vec![Ipv4Addr::from(0x0a80_0000 + number * 20 + n).into()],
+            addresses: IpAddr::from(Ipv4Addr::from(0x0a80_0000 + number * 20 + n)).into(),
             ready: true,
             serving: true,
             terminating: false,
             hostname: Some(format!("{name}-{n}").into()),
             node: None,
-            zone_hints: vec![],
-            node_hints: vec![],
+            hints: None,
             pod: None,
         };
-        apply(Object::EndpointSlice(EndpointSlice {
+        apply(Object::from(EndpointSlice {
             name: ObjectName::new("prod", format!("{name}-a")),
             service: Some(name.as_str().into()),
             family: Family::V4,

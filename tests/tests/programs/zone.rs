@@ -137,7 +137,8 @@ fn agrees(zone: &Zone, question: &Question, message: &Message) {
 
 /// Whether the kernel has to answer: names that it knows with answers that are not too long, and what is missing beside
 /// them.
-fn has_to_be_answered(zone: &Zone, question: &Question) -> bool {
+fn has_to_be_answered(cluster: &Cluster, question: &Question) -> bool {
+    let (zone, entries) = (cluster.zone(), cluster.entries());
     let Some(name) = Name::from_wire(&question.name) else {
         return false;
     };
@@ -145,19 +146,20 @@ fn has_to_be_answered(zone: &Zone, question: &Question) -> bool {
     if name.labels().count() > MAX_LABELS || question.kind > 248 {
         return false;
     }
-    match zone.entries().get(&name) {
+    match entries.get(&name) {
         Some(entry) if entry.user.contains(&question.kind) => false,
         Some(entry) if question.kind == qtype::A && !entry.a.is_empty() => entry.a.len() <= 12,
         Some(entry) if question.kind == qtype::AAAA && !entry.aaaa.is_empty() => {
             entry.aaaa.len() <= 12
         }
-        Some(entry) if entry.records.contains_key(&question.kind) => {
-            let records = &entry.records[&question.kind];
-            let small = !question.name.iter().any(u8::is_ascii_uppercase);
-            let no_names = question.kind == qtype::TXT;
-            (small || no_names) && records.answers.len() + records.additional.len() <= 4
-        }
-        Some(entry) => entry.complete,
+        Some(entry) => match entry.records_of(question.kind) {
+            Some(records) => {
+                let small = !question.name.iter().any(u8::is_ascii_uppercase);
+                let no_names = question.kind == qtype::TXT;
+                (small || no_names) && records.answers.len() + records.additional.len() <= 4
+            }
+            None => entry.complete,
+        },
         None => match below.as_deref() {
             // `<nobody>.<namespace>.svc.<zone>`
             Some([b"svc", _, _]) => true,
@@ -169,7 +171,7 @@ fn has_to_be_answered(zone: &Zone, question: &Question) -> bool {
                     .try_fold(zone.config().domain.clone(), |name, label| {
                         name.child(label)
                     });
-                let entry = known.and_then(|name| zone.entries().get(&name));
+                let entry = known.and_then(|name| entries.get(&name));
                 entry.is_none_or(|entry| entry.listed)
             }
             Some([b"svc" | b"pod" | b"dns" | b"dns-version", ..]) | None => false,
@@ -183,7 +185,7 @@ fn has_to_be_answered(zone: &Zone, question: &Question) -> bool {
 struct Seen(BTreeMap<&'static str, usize>);
 
 impl Seen {
-    fn add(&mut self, zone: &Zone, question: &Question, packet: &Segment, done: &Done) {
+    fn add(&mut self, cluster: &Cluster, question: &Question, packet: &Segment, done: &Done) {
         let message = said(done, packet);
         let what = match &message {
             None => "passed on",
@@ -204,9 +206,9 @@ impl Seen {
         };
         *self.0.entry(what).or_default() += 1;
         match message {
-            Some(message) => agrees(zone, question, &message),
+            Some(message) => agrees(cluster.zone(), question, &message),
             None => assert!(
-                !has_to_be_answered(zone, question),
+                !has_to_be_answered(cluster, question),
                 "{:?} {} was passed on: {:?}",
                 Name::from_wire(&question.name).map(|name| name.to_string()),
                 question.kind,
@@ -268,7 +270,7 @@ fn no_answer_contradicts_the_zone() {
         let mut host = cluster.host();
         // Services more often than what is below them, of which there is more.
         let is_short = |name: &Name| name.labels().count() <= 5;
-        let names = cluster.zone().entries().keys();
+        let names = cluster.entries().keys();
         let known: Vec<Name> = names
             .flat_map(|name| vec![name.clone(); if is_short(name) { 8 } else { 1 }])
             .collect();
@@ -298,10 +300,10 @@ fn no_answer_contradicts_the_zone() {
             )
             .payload(&question.bytes());
             let done = host.pod_sends(&packet.frame());
-            host_saw.add(cluster.zone(), &question, &packet, &done);
+            host_saw.add(&cluster, &question, &packet, &done);
             if n % 3 == 0 {
                 let by_kernel = cluster.pod_sends(&packet.frame());
-                kernel_saw.add(cluster.zone(), &question, &packet, &by_kernel);
+                kernel_saw.add(&cluster, &question, &packet, &by_kernel);
                 assert_eq!(by_kernel.action, done.action);
             }
         }

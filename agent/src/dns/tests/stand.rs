@@ -240,17 +240,16 @@ impl Bench {
         apply(service("ext", external("www.example.com")));
         apply(service("ext-none", external("none.example.com")));
         let endpoints = (0..100u8).map(|n| Endpoint {
-            addresses: vec![[10, 0, 0, n].into()],
+            addresses: IpAddr::from([10, 0, 0, n]).into(),
             ready: true,
             serving: true,
             terminating: false,
             hostname: None,
             node: None,
-            zone_hints: vec![],
-            node_hints: vec![],
+            hints: None,
             pod: None,
         });
-        apply(Object::EndpointSlice(EndpointSlice {
+        apply(Object::from(EndpointSlice {
             name: ObjectName::new("dev", "web-a"),
             service: Some("web".into()),
             family: Family::V4,
@@ -371,7 +370,7 @@ pub(super) fn addresses(message: &Message) -> Vec<Ipv4Addr> {
 }
 
 pub(super) fn service(name: &str, kind: ServiceKind) -> Object {
-    Object::Service(Service {
+    Object::from(Service {
         name: ObjectName::new("dev", name),
         created: 0,
         kind,

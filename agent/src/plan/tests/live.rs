@@ -8,7 +8,7 @@ fn live(states: &[Service]) {
     let mut registry = registry(states[0].clone(), [slice(1, HTTP, &endpoints)]);
     let _ = registry.take_changes();
     for (index, state) in states.iter().enumerate() {
-        registry.apply(Event::Apply(Object::Service(state.clone()), Vec::new()));
+        registry.apply(Event::Apply(Object::from(state.clone()), Vec::new()));
         assert_eq!(
             registry.take_changes().services.len(),
             usize::from(index > 0)
@@ -117,7 +117,7 @@ fn a_slice_s_label_service_proxy_name_is_honoured_on_and_off() {
     for (proxied, expected) in [(false, vec![]), (true, vec![1])] {
         let mut changed = slice(1, HTTP, &["10.1.0.1"]);
         changed.proxied = proxied;
-        registry.apply(Event::Apply(Object::EndpointSlice(changed), Vec::new()));
+        registry.apply(Event::Apply(Object::from(changed), Vec::new()));
         let plan = one(plan(&registry, &config(), &name("x")));
         assert_eq!(last_bytes(&plan.cluster), expected);
     }

@@ -21,14 +21,16 @@ fn endpoints() -> impl Strategy<Value = Endpoint> {
     let ready = prop::bool::weighted(0.6);
     (1..6u8, ready, any::<[bool; 3]>(), hints(), nodes()).prop_map(
         |(last, ready, [serving, terminating, here], zones, nodes)| Endpoint {
-            addresses: vec![IpAddr::from([10, 1, 0, last])],
+            addresses: IpAddr::from([10, 1, 0, last]).into(),
             ready,
             serving,
             terminating,
             hostname: None,
             node: here.then(|| "here".into()),
-            zone_hints: zones.into_iter().map(Into::into).collect(),
-            node_hints: nodes.into_iter().map(Into::into).collect(),
+            hints: Hints::of(
+                zones.into_iter().map(Into::into).collect(),
+                nodes.into_iter().map(Into::into).collect(),
+            ),
             pod: None,
         },
     )
@@ -94,13 +96,14 @@ fn expected(case: &Case) -> (Addresses, Addresses, bool) {
     let terminating: Vec<_> = all.iter().filter(|e| e.serving && e.terminating).collect();
     let here = |e: &&&Endpoint| e.node.as_deref() == Some("here");
 
-    let same_node = |e: &&&Endpoint| e.node_hints.iter().any(|n| &**n == "here");
-    let same_zone = |e: &&&Endpoint| e.zone_hints.iter().any(|z| &**z == "z");
-    let mut cluster = if ready.iter().all(|e| !e.node_hints.is_empty())
+    let same_node = |e: &&&Endpoint| e.node_hints().iter().any(|n| &**n == "here");
+    let same_zone = |e: &&&Endpoint| e.zone_hints().iter().any(|z| &**z == "z");
+    let mut cluster = if ready.iter().all(|e| !e.node_hints().is_empty())
         && ready.iter().any(|e| same_node(&e))
     {
         of(ready.iter().filter(same_node).copied())
-    } else if ready.iter().all(|e| !e.zone_hints.is_empty()) && ready.iter().any(|e| same_zone(&e))
+    } else if ready.iter().all(|e| !e.zone_hints().is_empty())
+        && ready.iter().any(|e| same_zone(&e))
     {
         of(ready.iter().filter(same_zone).copied())
     } else {

@@ -161,7 +161,7 @@ fn what_two_services_claim_is_served_for_the_first_one_alone() {
     second.name = name("second");
     second.created = 2;
     second.kind = ServiceKind::ClusterIp(addresses(&["10.96.0.2"]));
-    registry.apply(Event::Apply(Object::Service(second), Vec::new()));
+    registry.apply(Event::Apply(Object::from(second), Vec::new()));
     let plan_of = |of: &str| plan(&registry, &config(), &name(of)).remove(0).1;
     assert_eq!(words(&plan_of("x")).len(), 4);
     assert_eq!(words(&plan_of("second")), ["ClusterIp 10.96.0.2 80"]);

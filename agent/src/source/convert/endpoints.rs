@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1 as api;
 
-use super::{Report, field, name, slice_is_proxied};
+use super::{Report, field, name, shared::shared, slice_is_proxied};
 use crate::model::{Endpoint, EndpointPort, EndpointSlice, Family, ObjectName, Problem};
 
 /// Whether the control plane mirrors an Endpoints object: not those that say so, nor locks of leader elections.
@@ -97,7 +97,7 @@ fn ports(report: &mut Report, subset: usize, ports: &[api::EndpointPort]) -> Vec
             continue;
         };
         usable.push(EndpointPort {
-            name: name.into(),
+            name: shared(name),
             protocol,
             port: number,
         });
@@ -125,15 +125,14 @@ fn addresses(
             .filter(|name| report.dns_label(at("hostname"), name));
         let target = entry.target_ref.as_ref();
         usable.push(Endpoint {
-            addresses: vec![address],
+            addresses: address.into(),
             ready,
             // Mirroring leaves this condition out, and absent means true.
             serving: true,
             terminating: false,
             hostname: hostname.map(Arc::from),
-            node: entry.node_name.as_deref().map(Arc::from),
-            zone_hints: Vec::new(),
-            node_hints: Vec::new(),
+            node: entry.node_name.as_deref().map(shared),
+            hints: None,
             pod: target
                 .filter(|target| target.kind.as_deref() == Some("Pod"))
                 .and_then(|target| target.name.as_deref().map(Arc::from)),

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use k8s_openapi::api::core::v1 as api;
 
-use super::{Converted, Report, field, name, service_is_proxied, ways_in::ways_in};
+use super::{Converted, Report, field, name, service_is_proxied, shared::shared, ways_in::ways_in};
 use crate::model::{Family, Service, ServiceKind, ServicePort};
 
 /// Seconds for which a client stays with its endpoint, where the Service does not say (API default).
@@ -165,7 +165,7 @@ fn ports(report: &mut Report, ports: &[api::ServicePort]) -> Vec<ServicePort> {
             Some(port) => report.port(|| at("nodePort"), port).unwrap_or(0),
         };
         usable.push(ServicePort {
-            name: name.into(),
+            name: shared(name),
             protocol,
             port: number,
             node_port,

@@ -1,11 +1,11 @@
 //! EndpointSlices.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use k8s_openapi::{api::discovery::v1 as api, jiff::Timestamp};
 
-use super::{Converted, Report, field, name, slice_is_proxied};
-use crate::model::{Endpoint, EndpointPort, EndpointSlice, Family};
+use super::{Converted, Report, field, name, shared::shared, slice_is_proxied};
+use crate::model::{Endpoint, EndpointPort, EndpointSlice, Family, Hints};
 
 const SERVICE: &str = "kubernetes.io/service-name";
 const TRIGGERED: &str = "endpoints.kubernetes.io/last-change-trigger-time";
@@ -38,18 +38,16 @@ pub fn slice(slice: &api::EndpointSlice) -> Converted<EndpointSlice> {
         .annotations
         .as_ref()
         .and_then(|a| a.get(TRIGGERED)?.parse::<Timestamp>().ok());
-    let mut names = Names::default();
+    let mut endpoints = Vec::with_capacity(slice.endpoints.len());
+    for (index, e) in slice.endpoints.iter().enumerate() {
+        endpoints.extend(endpoint(&mut report, family, index, e));
+    }
     let slice = EndpointSlice {
         name,
         service,
         family,
         ports: ports(&mut report, slice.ports.as_deref().unwrap_or_default()),
-        endpoints: slice
-            .endpoints
-            .iter()
-            .enumerate()
-            .filter_map(|(index, e)| endpoint(&mut report, &mut names, family, index, e))
-            .collect(),
+        endpoints,
         proxied: slice_is_proxied(meta),
         triggered: triggered.map(Timestamp::as_millisecond),
     };
@@ -79,7 +77,7 @@ fn ports(report: &mut Report, ports: &[api::EndpointPort]) -> Vec<EndpointPort> 
             continue;
         };
         usable.push(EndpointPort {
-            name: name.into(),
+            name: shared(name),
             protocol,
             port: number,
         });
@@ -89,7 +87,6 @@ fn ports(report: &mut Report, ports: &[api::EndpointPort]) -> Vec<EndpointPort> 
 
 fn endpoint(
     report: &mut Report,
-    names: &mut Names,
     family: Family,
     index: usize,
     endpoint: &api::Endpoint,
@@ -117,43 +114,23 @@ fn endpoint(
     let hints = endpoint.hints.as_ref();
     let zones = hints.and_then(|h| h.for_zones.as_ref());
     let nodes = hints.and_then(|h| h.for_nodes.as_ref());
+    let (zones, nodes) = (zones.into_iter().flatten(), nodes.into_iter().flatten());
     let target = endpoint.target_ref.as_ref();
     Some(Endpoint {
-        addresses,
+        addresses: addresses.into(),
         ready: condition(|c| c.ready, true),
         serving: condition(|c| c.serving, true),
         terminating: condition(|c| c.terminating, false),
         hostname: hostname.map(Arc::from),
-        node: endpoint.node_name.as_deref().map(|node| names.shared(node)),
-        zone_hints: zones
-            .into_iter()
-            .flatten()
-            .map(|z| names.shared(&z.name))
-            .collect(),
-        node_hints: nodes
-            .into_iter()
-            .flatten()
-            .map(|n| names.shared(&n.name))
-            .collect(),
+        node: endpoint.node_name.as_deref().map(shared),
+        hints: Hints::of(
+            zones.map(|z| shared(&z.name)).collect(),
+            nodes.map(|n| shared(&n.name)).collect(),
+        ),
         pod: target
             .filter(|target| target.kind.as_deref() == Some("Pod"))
             .and_then(|target| target.name.as_deref().map(Arc::from)),
     })
-}
-
-/// Names that many endpoints of a slice have in common.
-#[derive(Default)]
-struct Names(BTreeSet<Arc<str>>);
-
-impl Names {
-    fn shared(&mut self, name: &str) -> Arc<str> {
-        if let Some(known) = self.0.get(name) {
-            return known.clone();
-        }
-        let name: Arc<str> = name.into();
-        self.0.insert(name.clone());
-        name
-    }
 }
 
 #[cfg(test)]
@@ -214,8 +191,8 @@ mod tests {
         );
         assert_eq!(endpoint.hostname.as_deref(), Some("one"));
         assert_eq!(endpoint.pod.as_deref(), Some("x-abc"));
-        assert_eq!(endpoint.zone_hints, ["z".into()]);
-        assert_eq!(endpoint.node_hints, ["n".into()]);
+        assert_eq!(endpoint.zone_hints(), ["z".into()]);
+        assert_eq!(endpoint.node_hints(), ["n".into()]);
     }
 
     #[test]

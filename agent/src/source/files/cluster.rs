@@ -34,7 +34,7 @@ pub(super) struct Cluster {
 /// An object.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Known {
-    Service(Service),
+    Service(Arc<Service>),
     EndpointSlice(Arc<EndpointSlice>),
     Namespace,
     Node(Arc<Node>),
@@ -45,7 +45,7 @@ impl Known {
     pub(super) fn object(&self, name: &ObjectName) -> Object {
         match self {
             Self::Service(service) => Object::Service(service.clone()),
-            Self::EndpointSlice(slice) => Object::EndpointSlice(EndpointSlice::clone(slice)),
+            Self::EndpointSlice(slice) => Object::EndpointSlice(slice.clone()),
             Self::Namespace => Object::Namespace(name.clone()),
             Self::Node(node) => Object::Node(Node::clone(node)),
         }
@@ -195,7 +195,7 @@ impl Cluster {
             else {
                 continue;
             };
-            if let ServiceKind::ClusterIp(addresses) = &mut service.kind {
+            if let ServiceKind::ClusterIp(addresses) = &mut Arc::make_mut(service).kind {
                 addresses.extend(allocator.given(name));
             }
             if short.contains(name) {
@@ -237,6 +237,7 @@ impl Cluster {
             else {
                 continue;
             };
+            let service = Arc::make_mut(service);
             for port in service.ports.iter_mut().filter(|p| p.node_port == 0) {
                 port.node_port = node_ports.given(name, &port.port.to_string());
             }

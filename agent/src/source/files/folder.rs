@@ -117,6 +117,7 @@ impl Folder {
                     .collect();
                 file.manifests.extend(kept);
             }
+            file.manifests.shrink_to_fit();
             file.unreadable = unreadable;
         }
         Ok(changed)

@@ -13,7 +13,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(super) struct ServiceDraft {
     /// With the ClusterIPs that the manifest fixes.
-    pub(super) service: Service,
+    pub(super) service: Arc<Service>,
     /// `spec.ipFamilies`.
     pub(super) families: Vec<Family>,
     /// `spec.ipFamilyPolicy`.
@@ -114,7 +114,7 @@ pub(super) fn service(object: &core::Service) -> Converted<ServiceDraft> {
     }
     problems.append(&mut report.problems);
     let draft = ServiceDraft {
-        service,
+        service: Arc::new(service),
         families,
         policy,
         selector: spec.selector.clone().unwrap_or_default(),

@@ -121,14 +121,13 @@ fn endpoint(draft: &ServiceDraft, pod: &PodDraft, family: Family) -> Option<Endp
         .filter(|(_, subdomain)| **subdomain == *draft.service.name.name)
         .map(|(hostname, _)| hostname.clone());
     Some(Endpoint {
-        addresses,
+        addresses: addresses.into(),
         ready: draft.publish_not_ready || (pod.ready && !pod.terminating),
         serving: pod.ready,
         terminating: pod.terminating,
         hostname,
         node: pod.node.clone(),
-        zone_hints: Vec::new(),
-        node_hints: Vec::new(),
+        hints: None,
         pod: Some(pod.name.name.clone()),
     })
 }

@@ -26,7 +26,7 @@ impl Watched for Service {
 
     fn convert(&self) -> Converted<Object> {
         let (service, problems) = convert::service(self, Addresses::Given);
-        (service.map(Object::Service), problems)
+        (service.map(Object::from), problems)
     }
 }
 
@@ -35,7 +35,7 @@ impl Watched for EndpointSlice {
 
     fn convert(&self) -> Converted<Object> {
         let (slice, problems) = convert::slice(self);
-        (slice.map(Object::EndpointSlice), problems)
+        (slice.map(Object::from), problems)
     }
 }
 

@@ -104,11 +104,7 @@ pub(super) fn service_events(number: usize, service: &Service) -> Vec<Event> {
     let object = serde_json::from_value(object).expect("a Service");
     let (service, problems) = convert::service(&object, Addresses::Given);
     let name = object_name(&service_name(number));
-    convert::events(
-        Kind::Service,
-        name,
-        (service.map(Object::Service), problems),
-    )
+    convert::events(Kind::Service, name, (service.map(Object::from), problems))
 }
 
 pub(super) fn slice_events(key: (usize, usize), slice: &Slice) -> Vec<Event> {
@@ -160,7 +156,7 @@ pub(super) fn slice_events(key: (usize, usize), slice: &Slice) -> Vec<Event> {
     });
     let object = serde_json::from_value(object).expect("an EndpointSlice");
     let (converted, problems) = convert::slice(&object);
-    let object = (converted.map(Object::EndpointSlice), problems);
+    let object = (converted.map(Object::from), problems);
     convert::events(Kind::EndpointSlice, object_name(&slice_name(key)), object)
 }
 
@@ -215,9 +211,9 @@ pub(super) fn rubbish(number: usize) -> Vec<Event> {
         &serde_json::from_value(service).expect("a Service"),
         Addresses::Given,
     );
-    let service = (service.map(Object::Service), said);
+    let service = (service.map(Object::from), said);
     let (slice, said) = convert::slice(&serde_json::from_value(slice).expect("an EndpointSlice"));
-    let slice = (slice.map(Object::EndpointSlice), said);
+    let slice = (slice.map(Object::from), said);
     let name = object_name(&name);
     [
         convert::events(Kind::Service, name.clone(), service),

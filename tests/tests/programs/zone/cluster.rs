@@ -1,6 +1,7 @@
 //! A cluster of generated objects, on a node whose maps are pinned in a folder of its own.
 
 use std::{
+    collections::BTreeMap,
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
@@ -26,7 +27,7 @@ use signpost::{
         ServiceKind, ServicePort,
     },
     registry::Registry,
-    zone::{Name, Zone},
+    zone::{Name, NameEntry, Zone},
 };
 
 use crate::{
@@ -60,6 +61,7 @@ impl Drop for Folder {
 pub(crate) struct Cluster {
     registry: Registry,
     desired: Desired,
+    entries: BTreeMap<Name, NameEntry>,
     dataplane: EbpfDataplane,
     kernel: Kernel,
     // Removed last.
@@ -87,6 +89,7 @@ impl Cluster {
         let mut cluster = Self {
             registry: Registry::default(),
             desired: Desired::new(Given::new("node".into(), domain, vec![DNS.0])),
+            entries: BTreeMap::new(),
             kernel: Kernel::over(&folder.0),
             dataplane,
             folder,
@@ -112,12 +115,23 @@ impl Cluster {
         if let Some(update) = self.desired.update(&mut self.registry, serial) {
             let report = self.dataplane.apply(&update).expect("an update");
             assert_eq!(report.refused, []);
+            for (name, entry) in update.names {
+                match entry {
+                    Some(entry) => self.entries.insert(name, entry),
+                    None => self.entries.remove(&name),
+                };
+            }
         }
         self.dataplane.in_sync().expect("the clock is written");
     }
 
     pub(crate) fn zone(&self) -> &Zone {
         self.desired.zone()
+    }
+
+    /// What the kernel was told of the zone.
+    pub(crate) const fn entries(&self) -> &BTreeMap<Name, NameEntry> {
+        &self.entries
     }
 
     /// Runs `from_pod` in the kernel, over the pinned maps.
@@ -252,7 +266,7 @@ fn service(namespace: &str, name: &str, kind: ServiceKind, protocol: Protocol, p
         affinity_timeout: None,
         proxied: true,
     };
-    Event::Apply(Object::Service(service), vec![])
+    Event::Apply(Object::from(service), vec![])
 }
 
 fn slice(
@@ -263,14 +277,13 @@ fn slice(
     endpoints: &[(SocketAddr, Option<&str>)],
 ) -> Event {
     let endpoint = |(socket, hostname): &(SocketAddr, Option<&str>)| Endpoint {
-        addresses: vec![socket.ip()],
+        addresses: socket.ip().into(),
         ready: true,
         serving: true,
         terminating: false,
         hostname: hostname.map(Into::into),
         node: Some("other".into()),
-        zone_hints: vec![],
-        node_hints: vec![],
+        hints: None,
         pod: None,
     };
     let slice = EndpointSlice {
@@ -290,5 +303,5 @@ fn slice(
         proxied: true,
         triggered: None,
     };
-    Event::Apply(Object::EndpointSlice(slice), vec![])
+    Event::Apply(Object::from(slice), vec![])
 }

@@ -278,7 +278,7 @@ pub(super) fn write_frontends(
         },
     ) in changes.iter_mut().enumerate()
     {
-        after.frontends.clear();
+        after.frontends = Vec::with_capacity(elements.frontends.len());
         for way in &elements.frontends {
             let key = &way.0;
             let value = elements.frontend(way, after.id, after.generation);

@@ -5,9 +5,11 @@
 //! then removed at its old place: whoever misses the answer sees a name that says where it is.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hasher},
     io,
+    num::NonZeroU64,
 };
 
 use bytemuck::NoUninit;
@@ -29,10 +31,13 @@ use crate::{
     zone::{Name, NameEntry},
 };
 
+/// Names that are turned into elements together: these take a kilobyte each.
+const AT_ONCE: usize = 1024;
+
 /// What is written of the zone.
 #[derive(Debug, Default)]
 pub(super) struct NameTable {
-    written: HashMap<NameKey, Written>,
+    written: BTreeMap<NameKey, Written>,
     /// Names that wait for room, for their service, or for a name of the same key to go.
     waiting: BTreeMap<Name, NameEntry>,
     /// Names that exist and that the kernel would deny.
@@ -43,16 +48,22 @@ pub(super) struct NameTable {
 #[derive(Debug, Default)]
 struct Written {
     value: Option<NameValue>,
-    text: Option<u64>,
-    /// Types and digests of the short answers.
-    small: Vec<(u16, u64)>,
-    /// Types and digests of the long answers.
-    large: Vec<(u16, u64)>,
+    text: Option<Digest>,
+    /// The short answers, by type.
+    small: Answers,
+    /// The long answers, by type.
+    large: Answers,
     /// The digest of the name that this process has written here: none where it was found at start.
-    holder: Option<u64>,
+    holder: Option<Digest>,
     /// Two names have this key. That is so improbable that it is not undone before the next start.
     shared: bool,
 }
+
+/// Stands for a long value; never 0, so that having none takes no room.
+type Digest = NonZeroU64;
+
+/// Types and digests of answers, in order.
+type Answers = Box<[(u16, Digest)]>;
 
 impl NameTable {
     /// Takes in what is in the kernel.
@@ -69,17 +80,12 @@ impl NameTable {
         })?;
         tables.for_each::<SmallAnswers>(&mut |key, answer| {
             let entry = written.entry(key.with_type(0)).or_default();
-            entry.small.push((key.qtype, digest(answer)));
+            add(&mut entry.small, (key.qtype, digest(answer)));
         })?;
         tables.for_each::<LargeAnswers>(&mut |key, answer| {
             let entry = written.entry(key.with_type(0)).or_default();
-            entry.large.push((key.qtype, digest(answer)));
-        })?;
-        for entry in written.values_mut() {
-            entry.small.sort_unstable();
-            entry.large.sort_unstable();
-        }
-        Ok(())
+            add(&mut entry.large, (key.qtype, digest(answer)));
+        })
     }
 
     /// Whether the kernel knows every name that exists, so that it may deny others.
@@ -106,7 +112,7 @@ impl NameTable {
             .iter()
             .filter_map(|(name, entry)| Some((name, entry.as_ref()?)));
         // What the kernel does not hash it leaves to user space.
-        let coming: Vec<(NameKey, &Name, &NameEntry)> = waiting
+        let mut coming: Vec<(NameKey, &Name, &NameEntry)> = waiting
             .iter()
             .chain(coming)
             .filter_map(|(name, entry)| Some((hash(name.wire(), keys)?, name, entry)))
@@ -116,30 +122,36 @@ impl NameTable {
             let own = digest(&text_of(name));
             entry.shared |= *entry.holder.get_or_insert(own) != own;
         }
-        let mut wanted = Vec::new();
-        for (key, name, entry) in coming {
-            let mut want = Wanted::new(name, entry, key);
-            if self.written.get(&key).is_some_and(|written| written.shared) {
-                want.share();
-            } else if let Some(why) = unserved(name) {
-                want.leave_to_user_space(why);
+        // A Service whose names are all listed must not deny one that is written later.
+        coming.sort_by_key(|(key, ..)| Reverse(key.labels));
+        for part in coming.chunks(AT_ONCE) {
+            let mut wanted = Vec::with_capacity(part.len());
+            for (key, name, entry) in part {
+                let mut want = Wanted::new(name, entry, *key);
+                let written = self.written.get(key);
+                if written.is_some_and(|written| written.shared) {
+                    want.share();
+                } else if let Some(why) = unserved(name) {
+                    want.leave_to_user_space(why);
+                }
+                if want.refused.is_some() || written.is_none_or(|w| w.differs(&want)) {
+                    wanted.push(want);
+                }
             }
-            if want.refused.is_some() || self.written.get(&key).is_none_or(|w| w.differs(&want)) {
-                wanted.push(want);
-            }
+            self.write(tables, &mut wanted, report)?;
+            self.keep_refused(wanted, report);
         }
-        self.write(tables, &mut wanted, report)?;
+        Ok(())
+    }
+
+    fn keep_refused(&mut self, wanted: Vec<Wanted<'_>>, report: &mut Report) {
         for want in wanted {
-            if let Some(reason) = &want.refused {
+            if let Some(reason) = want.refused {
                 let object = format!("name {}", want.name);
-                report.refused.push(Refusal {
-                    object,
-                    reason: reason.clone(),
-                });
+                report.refused.push(Refusal { object, reason });
                 self.waiting.insert(want.name.clone(), want.entry.clone());
             }
         }
-        Ok(())
     }
 
     /// Removes names, and with `unclaimed` all that was found at start and that no name came for.
@@ -173,7 +185,7 @@ impl NameTable {
         if unclaimed {
             going.extend(
                 self.written
-                    .extract_if(|_, written| written.holder.is_none()),
+                    .extract_if(.., |_, written| written.holder.is_none()),
             );
         }
         let all: Vec<NameKey> = going.iter().map(|(key, _)| *key).collect();
@@ -182,7 +194,7 @@ impl NameTable {
             .filter(|(_, w)| w.value.is_some())
             .map(|(key, _)| *key);
         delete::<Names>(tables, &with_value.collect::<Vec<_>>(), report)?;
-        let answers = |of: fn(&Written) -> &Vec<(u16, u64)>| -> Vec<NameKey> {
+        let answers = |of: fn(&Written) -> &Answers| -> Vec<NameKey> {
             let types = |(key, written): &(NameKey, Written)| {
                 let key = *key;
                 of(written)
@@ -255,7 +267,7 @@ impl NameTable {
                 continue;
             }
             self.missing.remove(want.name);
-            let gone = |of: &Vec<(u16, u64)>, has: &dyn Fn(u16) -> bool| -> Vec<NameKey> {
+            let gone = |of: &Answers, has: &dyn Fn(u16) -> bool| -> Vec<NameKey> {
                 let types = of
                     .iter()
                     .map(|(qtype, _)| *qtype)
@@ -340,22 +352,37 @@ impl Written {
             (&mut self.small, digests(&want.small)),
             (&mut self.large, digests(&want.large)),
         ] {
-            old.retain(|(qtype, _)| new.iter().all(|(other, _)| other != qtype));
-            old.extend(new);
-            old.sort_unstable();
+            for answer in new {
+                add(old, answer);
+            }
         }
     }
 }
 
-fn digests<V: NoUninit>(answers: &[(NameKey, V)]) -> Vec<(u16, u64)> {
-    answers
-        .iter()
-        .map(|(key, answer)| (key.qtype, digest(answer)))
-        .collect()
+/// Adds an answer, in the place of another one of its type.
+fn add(answers: &mut Answers, (qtype, digest): (u16, Digest)) {
+    match answers.binary_search_by_key(&qtype, |(of, _)| *of) {
+        Ok(place) => answers[place].1 = digest,
+        Err(place) => {
+            let mut all = std::mem::take(answers).into_vec();
+            all.reserve_exact(1);
+            all.insert(place, (qtype, digest));
+            *answers = all.into();
+        }
+    }
 }
 
-fn digest(value: &impl NoUninit) -> u64 {
+fn digests<V: NoUninit>(answers: &[(NameKey, V)]) -> Answers {
+    let mut digests: Answers = answers
+        .iter()
+        .map(|(key, answer)| (key.qtype, digest(answer)))
+        .collect();
+    digests.sort_unstable();
+    digests
+}
+
+fn digest(value: &impl NoUninit) -> Digest {
     let mut hasher = DefaultHasher::new();
     hasher.write(bytemuck::bytes_of(value));
-    hasher.finish()
+    Digest::new(hasher.finish()).unwrap_or(Digest::MIN)
 }

@@ -1,6 +1,7 @@
 //! The differ against maps that are a model: every single write is looked at, and any write can be the last one of an
 //! agent.
 
+mod memory;
 mod model;
 mod names;
 mod ports;
