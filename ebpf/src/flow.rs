@@ -195,6 +195,73 @@ pub fn let_answers_pass<T: Tables>(
     }
 }
 
+/// Whether a packet that leaves and is of no flow may have one of the ports that only masqueraded flows are given.
+#[inline(always)]
+pub fn may_take_a_port(headers: &Headers, segment: &Segment) -> bool {
+    let begins =
+        headers.protocol == protocol::UDP || headers.protocol == protocol::TCP && segment.opens;
+    begins && segment.source().get() as u32 >= masquerade::FIRST_PORT
+}
+
+/// Makes a flow of what somebody else sends from this node with such a port: a proxy beside us, or a CNI, that has
+/// masqueraded it and chose the port by chance. So the port is given to nobody else, and where a flow to the same peer
+/// has it, the packet gets another one. Otherwise answers to both would be the same packets. The packet's key is where
+/// [`follow`] has put it.
+///
+/// # Errors
+/// As [`follow`].
+#[inline(always)]
+pub fn join<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    headers: &Headers,
+    direction: u8,
+) -> Result<Verdict, Cause> {
+    join_packed(packet, tables, headers, direction).unpack()
+}
+
+#[inline(never)]
+fn join_packed<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    headers: &Headers,
+    direction: u8,
+) -> Packed {
+    Packed::new(join_here(packet, tables, headers, direction))
+}
+
+#[inline(always)]
+fn join_here<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    headers: &Headers,
+    direction: u8,
+) -> Result<Verdict, Cause> {
+    if !masquerade::is_of_node(tables, &headers.source) {
+        return Ok(Verdict::Continue);
+    }
+    let work = tables.work().ok_or(Cause::NotConfigured)?;
+    work.flow.check = work.key.check();
+    work.flow.service = 0;
+    work.flow.source_port = work.key.source_port;
+    work.flow.destination = work.key.destination;
+    work.flow.destination_port = work.key.destination_port;
+    forget(&mut work.keeps, 0);
+    match tables.masquerade(work, packet.device()) {
+        Ok(()) => apply(
+            packet,
+            tables,
+            headers,
+            direction,
+            &work.flow,
+            Cause::Masqueraded,
+        ),
+        // Its answers would go to somebody else.
+        Err(cause @ Cause::PortsExhausted) => Ok(Verdict::Drop(cause)),
+        Err(_) => Ok(Verdict::Continue),
+    }
+}
+
 /// Whether there is a frontend at the packet's destination, which is `address` to us.
 #[inline(always)]
 pub(crate) fn is_served<T: Tables>(

@@ -74,14 +74,22 @@ fn leave<P: Packet, T: Tables>(
         return Ok(Verdict::Continue);
     };
     match flow::follow(packet, tables, headers, &segment, direction)? {
-        Verdict::Continue if headers.protocol == protocol::UDP => {
-            flow::let_answers_pass(tables, headers, &segment, direction);
-            if direction == FlowKey::TO_WIRE {
-                unserved::leaving(packet, tables, headers, Some(&segment))
-            } else {
-                Ok(Verdict::Continue)
-            }
+        Verdict::Continue => {}
+        verdict => return Ok(verdict),
+    }
+    if flow::may_take_a_port(headers, &segment) {
+        match flow::join(packet, tables, headers, direction)? {
+            Verdict::Continue => {}
+            verdict => return Ok(verdict),
         }
-        verdict => Ok(verdict),
+    }
+    if headers.protocol != protocol::UDP {
+        return Ok(Verdict::Continue);
+    }
+    flow::let_answers_pass(tables, headers, &segment, direction);
+    if direction == FlowKey::TO_WIRE {
+        unserved::leaving(packet, tables, headers, Some(&segment))
+    } else {
+        Ok(Verdict::Continue)
     }
 }

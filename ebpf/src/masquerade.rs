@@ -5,8 +5,13 @@
 //! interface is known. Changed earlier, the packet would come in with an address of the node itself as its source, which
 //! the stack drops. The way back is found at the same interface by backend, address and port; it makes the client the
 //! destination again, before the stack sees the packet.
+//!
+//! Others masquerade too: another proxy, the CNI. What leaves with a port of ours and without our doing becomes a flow as
+//! well ([`crate::flow::join`]).
 
-use signpost_common::{Address, Cause, Port, device::DeviceValue, flow::FlowValue};
+use signpost_common::{
+    Address, Cause, Port, device::DeviceValue, flow::FlowValue, service::AddressValue,
+};
 
 use crate::{
     rewrite,
@@ -50,7 +55,11 @@ pub fn complete<T: Tables>(tables: &T, work: &mut Work, device: u32) -> Result<(
         return Ok(());
     }
     let v4 = work.flow.destination.is_v4();
-    let mut address = address_of(tables, device, v4);
+    let mut address = if is_of_node(tables, &work.key.source) {
+        work.key.source
+    } else {
+        address_of(tables, device, v4)
+    };
     if address.same(&Address::UNSPECIFIED) {
         address = address_of(tables, DeviceValue::ANY, v4);
     }
@@ -113,6 +122,12 @@ fn has_way_back(tables: &impl Tables, work: &mut Work) -> bool {
         Err(NotInserted::Refused) => false,
         Err(NotInserted::Exists) => is_own(tables, work),
     }
+}
+
+/// Whether an address is this node's: what comes from there needs no other one.
+#[inline(always)]
+pub(crate) fn is_of_node(tables: &impl Tables, address: &Address) -> bool {
+    tables.address(address) & (AddressValue::NODE | AddressValue::NODE_PORT) != 0
 }
 
 /// The way back, apart from its port.

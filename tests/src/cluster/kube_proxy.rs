@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 use super::tools::Tools;
 use crate::lab::{Node, Process, agent::fetch, wait::until};
 
+/// The metric that says when rules were written last.
+const WRITTEN: &str = "kubeproxy_sync_proxy_rules_last_timestamp_seconds";
+
 /// How long it may take to come up on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -33,21 +36,24 @@ impl KubeProxy {
             all.extend(some.clone());
         }
         fs::write(&file, configuration.to_string())?;
-        let health = configuration["healthzBindAddress"].as_str();
-        let health: SocketAddr = health.context("no healthzBindAddress")?.parse()?;
+        let metrics = configuration["metricsBindAddress"].as_str();
+        let metrics: SocketAddr = metrics.context("no metricsBindAddress")?.parse()?;
         let mut process = node
             .command(tools.path("kube-proxy"))?
             .arg("--config")
             .arg(&file)
             .background(&node.folder().join("kube-proxy.log"))?;
         let namespace = node.namespace();
-        until("health of kube-proxy", PATIENCE, || {
+        until("rules of kube-proxy", PATIENCE, || {
             if !process.is_running() {
                 return Ok(Err(anyhow::anyhow!("kube-proxy has ended")));
             }
-            let health = namespace.run(|| fetch(health.port(), "/healthz"))??;
-            // Healthy during the start as well: only what was written has a time.
-            ensure!(!health.contains("0001-01-01"), "nothing is written yet");
+            let metrics = namespace.run(|| fetch(metrics.port(), "/metrics"))??;
+            // Healthy it is during the start as well.
+            for family in ["IPv4", "IPv6"] {
+                let written = format!("{WRITTEN}{{ip_family=\"{family}\"}}");
+                ensure!(metrics.contains(&written), "no rules of {family} yet");
+            }
             Ok(Ok(()))
         })
         .and_then(|started| started)

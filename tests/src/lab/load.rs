@@ -30,6 +30,20 @@ impl LoadRun {
         Self::with_flags(pod.command(programs::lab_pod()?)?, target, udp.as_slice())
     }
 
+    /// By a program of anywhere, which is `lab-pod`; its connections are as patient as those of [`LoadRun::patient`], and
+    /// leave the machine some time between them.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn patient_of(command: Command, target: SocketAddr) -> anyhow::Result<Self> {
+        let flags = [
+            "--patience=60000".to_owned(),
+            "--pause=3".to_owned(),
+            format!("--udp={target}"),
+        ];
+        Self::with_flags(command, &target.to_string(), &flags)
+    }
+
     /// The same without datagrams, with several clients at a time that are as patient as TCP is: a connection fails when
     /// it is refused or broken, however slow the machine is.
     ///

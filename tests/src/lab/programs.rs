@@ -57,6 +57,13 @@ fn build(path: &std::path::Path) -> anyhow::Result<()> {
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         // The whole workspace, so that dependencies have the same features as they had for us.
         .args(["build", "--quiet", "--workspace", "--bin", "signpost"]);
+    // What cargo has told us of our package would make build scripts run anew.
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(name);
+        }
+    }
     if path
         .parent()
         .is_some_and(|folder| folder.ends_with("release"))

@@ -5,6 +5,7 @@ mod changes;
 mod errors;
 mod host;
 mod laboratory;
+mod migration;
 mod names;
 mod oracle;
 mod outside;

@@ -17,7 +17,7 @@ use signpost_common::{
 
 use super::{
     pins,
-    sweep::is_closed,
+    sweep::{GONE, is_closed},
     sys,
     tables::{Configs, Flows, KernelTables, Sockets, Table as _, Tables as _},
     view::View,
@@ -82,7 +82,7 @@ pub fn remaining(view: &View) -> io::Result<Remaining> {
     let flows = view.all::<Flows>()?;
     let mut remaining = Remaining::default();
     for (key, value) in flows {
-        if value.flags & FlowValue::FORWARD == 0 {
+        if value.flags & FlowValue::FORWARD == 0 && !has_another_port(&key, &value) {
             continue;
         }
         if key.protocol != TCP {
@@ -91,10 +91,18 @@ pub fn remaining(view: &View) -> io::Result<Remaining> {
         }
         let mut opposite = FlowKey::ZERO;
         value.write_opposite(&key, &mut opposite);
-        let other = view.get::<Flows>(&opposite)?.map_or(0, |other| other.flags);
+        let other = view.get::<Flows>(&opposite)?;
+        let other = other.map_or(GONE, |other| other.flags);
         remaining.connections += u64::from(!is_closed(value.flags, other));
     }
     Ok(remaining)
+}
+
+/// Whether the flow is another proxy's, and goes on only with the port that our programs gave it.
+fn has_another_port(key: &FlowKey, value: &FlowValue) -> bool {
+    value.flags & FlowValue::MASQUERADE != 0
+        && value.source == key.source
+        && value.source_port != key.source_port
 }
 
 /// Forgets where datagrams go: the next one of a flow is left to the other proxy, while answers that are under way still

@@ -11,8 +11,9 @@ use super::{
 
 /// A closed TCP connection or SCTP association, as all that is said of TCP: late segments are still translated.
 const TCP_CLOSED: Duration = Duration::from_secs(10);
-/// The same while another proxy takes over, which may give the same port of the node to a connection of its own.
-const TCP_CLOSED_DRAINING: Duration = Duration::from_secs(1);
+/// The same while the node drains: another proxy may give the same port of the node to a connection of its own, which
+/// would then need our programs. More than the second that [`FlowValue::last_seen`] may be behind.
+const TCP_CLOSED_DRAINING: Duration = Duration::from_secs(2);
 /// A TCP connection of which only one side said that it is done (kube-proxy's `tcpCloseWaitTimeout`).
 const TCP_HALF_CLOSED: Duration = Duration::from_secs(3600);
 /// A TCP connection (kube-proxy's `tcpEstablishedTimeout`).
@@ -117,7 +118,7 @@ fn is_expired(
     let last_seen = value
         .last_seen
         .max(other.map_or(0, |other| other.last_seen));
-    let other_flags = other.map_or(0, |other| other.flags);
+    let other_flags = other.map_or(GONE, |other| other.flags);
     idle(last_seen, now) >= timeout(key.protocol, value.flags, other_flags, closed)
 }
 
@@ -141,6 +142,9 @@ fn timeout(protocol: u8, flags: u32, other: u32, closed: Duration) -> Duration {
         TCP_ESTABLISHED
     }
 }
+
+/// What stands for the flags of an entry that is gone: nothing is said in its direction any more.
+pub(super) const GONE: u32 = FlowValue::FIN;
 
 /// Whether a TCP connection with these flags of its two entries is at its end.
 pub(super) const fn is_closed(flags: u32, other: u32) -> bool {
@@ -266,6 +270,14 @@ mod tests {
         assert!(is_expired(&key, &value, Some(&of_another), NOW, TCP_CLOSED));
         assert!(is_expired(&key, &value, None, NOW, TCP_CLOSED));
         assert!(!is_expired(&key, &value, Some(&back), NOW, TCP_CLOSED));
+    }
+
+    #[test]
+    fn a_connection_of_which_one_entry_is_left_ends_with_its_side() {
+        let [(key, value), _] = pair(TCP, [11, 0], [FlowValue::ESTABLISHED, 0]);
+        assert!(!is_expired(&key, &value, None, NOW, TCP_CLOSED));
+        let [(key, value), _] = pair(TCP, [11, 0], [FlowValue::FIN, 0]);
+        assert!(is_expired(&key, &value, None, NOW, TCP_CLOSED));
     }
 
     #[test]

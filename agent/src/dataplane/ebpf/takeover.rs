@@ -22,8 +22,8 @@ use signpost_common::{
 };
 
 use super::{
-    sock_diag,
-    tables::{Addresses, Configs, Flows, Frontends, Members, Tables},
+    now, pins, sock_diag, sys,
+    tables::{Addresses, Configs, Flows, Frontends, KernelTables, Members, Table as _, Tables},
     view::View,
 };
 use crate::{
@@ -89,46 +89,65 @@ pub fn at_start(root: &Path) -> AtStart {
 }
 
 /// Keeps the ports that another proxy's masqueraded connections have of the node from being given to ours: answers to
-/// both would be the same packets. Each gets an entry in the way of ours, which leaves its packets as they are.
+/// both would be the same packets. Each becomes a flow that leaves its packets as they are, as the programs make one of
+/// what they see the first packet of.
 ///
 /// # Errors
 /// Where the map cannot be read.
 pub(super) fn keep_ports(tables: &mut impl Tables, entries: &[Entry], now: u64) -> io::Result<()> {
     let mut kept = Vec::new();
     for entry in entries {
-        let (from, to) = (entry.reply.source, entry.reply.destination);
-        if !OUR_PORTS.contains(&to.port()) || to == entry.original.source {
+        let (backend, node) = (entry.reply.source, entry.reply.destination);
+        if !OUR_PORTS.contains(&node.port()) || node == entry.original.source {
             continue;
         }
-        let [source, destination] = [from, to].map(|end| Address::from(end.ip()));
-        let [source_port, destination_port] = [from, to].map(|end| Port::new(end.port()));
-        for direction in [FlowKey::FROM_POD, FlowKey::FROM_WIRE] {
-            let key = FlowKey {
-                source,
-                destination,
-                source_port,
-                destination_port,
-                protocol: entry.protocol,
-                direction,
-                ..FlowKey::ZERO
-            };
-            if tables.get::<Flows>(&key)?.is_none() {
-                let value = FlowValue {
-                    check: key.check(),
-                    source,
-                    destination,
-                    source_port,
-                    destination_port,
-                    last_seen: now,
-                    ..FlowValue::ZERO
-                };
-                kept.push((key, value));
+        // By which interface it goes is not known.
+        for leaves in [FlowKey::TO_POD, FlowKey::TO_WIRE] {
+            let arrives = leaves ^ FlowKey::OTHER_WAY;
+            let back = same(entry.protocol, backend, node, arrives, now);
+            let mut there = same(entry.protocol, node, backend, leaves, now);
+            there.1.flags = FlowValue::MASQUERADE;
+            let known =
+                tables.get::<Flows>(&back.0)?.is_some() || tables.get::<Flows>(&there.0)?.is_some();
+            if !known {
+                kept.extend([back, there]);
             }
         }
     }
     // One that finds no room is one that may meet another.
     tables.put::<Flows>(&kept);
     Ok(())
+}
+
+/// The entry of packets that stay as they are.
+fn same(
+    protocol: u8,
+    from: SocketAddr,
+    to: SocketAddr,
+    direction: u8,
+    now: u64,
+) -> (FlowKey, FlowValue) {
+    let [source, destination] = [from, to].map(|end| Address::from(end.ip()));
+    let [source_port, destination_port] = [from, to].map(|end| Port::new(end.port()));
+    let key = FlowKey {
+        source,
+        destination,
+        source_port,
+        destination_port,
+        protocol,
+        direction,
+        pad: 0,
+    };
+    let value = FlowValue {
+        check: key.check(),
+        source,
+        destination,
+        source_port,
+        destination_port,
+        last_seen: now,
+        ..FlowValue::ZERO
+    };
+    (key, value)
 }
 
 /// Looks at connection tracking. Deletes entries of UDP whose backend serves no more, and the empty NAT chains once
@@ -143,6 +162,8 @@ pub fn look(root: &Path) -> anyhow::Result<Looked> {
     } else {
         Vec::new()
     };
+    // Some may have come while the programs were being attached, and those of who says nothing are forgotten.
+    keep_ports(&mut writable_flows(root)?, &entries, now()?).context("ports cannot be kept")?;
     let judged = judge(&view.tables, &entries)?;
     let mut looked = Looked {
         alive: judged.alive,
@@ -172,6 +193,11 @@ pub fn look(root: &Path) -> anyhow::Result<Looked> {
         }
     }
     Ok(looked)
+}
+
+fn writable_flows(root: &Path) -> io::Result<KernelTables> {
+    let map = sys::open_pinned(&pins::maps_folder(&pins::folder(root)).join(Flows::NAME))?;
+    Ok(KernelTables::new([(Flows::NAME, map)].into()))
 }
 
 /// Whether connection tracking has anything at all.
@@ -500,14 +526,21 @@ mod tests {
         let mut kept = Vec::new();
         maps.for_each::<Flows>(&mut |key, value| kept.push((*key, *value)))
             .unwrap();
-        assert_eq!(kept.len(), 2);
+        assert_eq!(kept.len(), 4);
         for (key, value) in kept {
-            assert_eq!(key.destination_port.get(), 61_000);
+            let leaves = key.direction & FlowKey::OTHER_WAY != 0;
+            let ours = if leaves {
+                key.source_port
+            } else {
+                key.destination_port
+            };
+            assert_eq!(ours.get(), 61_000);
             assert_eq!(
                 (value.source, value.source_port, value.destination_port),
                 (key.source, key.source_port, key.destination_port)
             );
-            assert_eq!((value.check, value.flags), (key.check(), 0));
+            let flags = if leaves { FlowValue::MASQUERADE } else { 0 };
+            assert_eq!((value.check, value.flags), (key.check(), flags));
             assert_eq!((value.addresses_sum, value.ports_sum), (0, 0));
         }
     }

@@ -47,6 +47,7 @@ pub(crate) fn run(
     udp: Option<SocketAddr>,
     clients: usize,
     patience: Duration,
+    pause: Duration,
 ) -> anyhow::Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     let datagrams = udp.map(|address| {
@@ -60,6 +61,7 @@ pub(crate) fn run(
                 let mut load = Load::default();
                 while !stop.load(Ordering::Relaxed) {
                     load.count(attempt(&target, patience));
+                    thread::sleep(pause);
                 }
                 load
             })

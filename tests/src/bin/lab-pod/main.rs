@@ -72,6 +72,9 @@ enum Role {
         /// Milliseconds that an attempt may take; a SYN that is lost is sent again after a second
         #[arg(long, default_value_t = 900)]
         patience: u64,
+        /// Milliseconds between two attempts of a client
+        #[arg(long, default_value_t = 0)]
+        pause: u64,
     },
     /// Make sockets for who asks at a Unix socket
     Sockets {
@@ -98,7 +101,11 @@ fn main() -> anyhow::Result<()> {
             udp,
             clients,
             patience,
-        } => load::run(&target, udp, clients, Duration::from_millis(patience)),
+            pause,
+        } => {
+            let [patience, pause] = [patience, pause].map(Duration::from_millis);
+            load::run(&target, udp, clients, patience, pause)
+        }
         Role::Sockets { path } => sockets::run(&path),
         Role::Pause => loop {
             std::thread::park();

@@ -417,6 +417,68 @@ fn a_way_back_that_was_evicted(machine: &mut Machine, family: Family, protocol: 
     }
 }
 
+/// Another proxy, or the CNI, masquerades too and may choose one of our ports.
+fn others_never_share_a_port_with_a_flow(
+    machine: &mut Machine,
+    family: Family,
+    protocol: Protocol,
+) {
+    for at in [Where::Here, Where::Far] {
+        machine.load(world(family, protocol, at));
+        let there = first(protocol, client(family), asked(family));
+        let seen = masqueraded(machine, family, at, &there);
+        // Who comes later gets another port.
+        let theirs = first(protocol, seen, at.backend(family));
+        let left = at.leave(machine, &theirs.frame());
+        let moved = SocketAddr::new(seen.ip(), source_port(&left.packet, &theirs));
+        left.continues_as(&theirs.from(moved).frame(), &[Cause::Masqueraded]);
+        assert_ne!(moved, seen);
+        assert!(moved.port() >= 61_000);
+        let more = later(protocol, seen, at.backend(family));
+        at.leave(machine, &more.frame())
+            .continues_as(&more.from(moved).frame(), &[Cause::Masqueraded]);
+        let back = later(protocol, at.backend(family), moved);
+        at.arrive(machine, &back.frame())
+            .continues_as(&back.to(seen).frame(), &[Cause::Reversed]);
+        let (client, asked) = (client(family), asked(family));
+        answered(machine, family, protocol, at, seen, client, asked);
+
+        // Who comes first keeps it, whatever address of the node it has.
+        machine.load(world(family, protocol, at));
+        for from in [seen, (family.node(1), seen.port()).into()] {
+            let theirs = first(protocol, from, at.backend(family));
+            for packet in [theirs.frame(), theirs.frame()] {
+                at.leave(machine, &packet)
+                    .continues_as(&packet, &[Cause::Masqueraded]);
+            }
+            let back = later(protocol, at.backend(family), from).frame();
+            at.arrive(machine, &back)
+                .continues_as(&back, &[Cause::Reversed]);
+        }
+        let now = masqueraded(machine, family, at, &there);
+        assert_ne!(now, seen);
+        answered(machine, family, protocol, at, now, client, asked);
+        let back = later(protocol, at.backend(family), seen).frame();
+        at.arrive(machine, &back)
+            .continues_as(&back, &[Cause::Reversed]);
+    }
+}
+
+fn what_has_no_port_of_ours_is_nobody_s_flow(
+    machine: &mut Machine,
+    family: Family,
+    protocol: Protocol,
+) {
+    for at in [Where::Here, Where::Far] {
+        machine.load(world(family, protocol, at));
+        for from in [(family.node(7), 60_999), (family.pod(3), 61_000)] {
+            let packet = first(protocol, from.into(), at.backend(family)).frame();
+            at.leave(machine, &packet).continues_as(&packet, &[]);
+        }
+        assert!(machine.flows().is_empty());
+    }
+}
+
 fn a_connection_that_is_opened_anew_is_as_new_as_any(machine: &mut Machine, family: Family) {
     let protocol = Protocol::Tcp;
     for at in [Where::Here, Where::Far] {
@@ -437,6 +499,8 @@ fn a_connection_that_is_opened_anew_is_as_new_as_any(machine: &mut Machine, fami
 }
 
 scenes! { family, protocol:
+    others_never_share_a_port_with_a_flow,
+    what_has_no_port_of_ours_is_nobody_s_flow,
     a_way_back_that_was_evicted,
     the_cluster_policy_masquerades,
     clients_do_not_get_each_others_answers,
