@@ -14,6 +14,7 @@ pub mod backend;
 pub mod cleanup;
 pub mod counters;
 pub mod drain;
+pub mod import_corefile;
 pub mod names;
 pub mod output;
 pub mod query;
@@ -86,6 +87,8 @@ enum DnsVerb {
     List(ReadArgs),
     /// Ask what the kernel answers to a question
     Query(query::QueryArgs),
+    /// Write CoreDNS's configuration as a file for --dns-config; what cannot be converted is named, and the exit status 1
+    ImportCorefile(import_corefile::ImportArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -161,6 +164,7 @@ impl Verb {
                 }
                 Some(DnsVerb::List(read)) => read::names(&read)?,
                 Some(DnsVerb::Query(args)) => query::run(&args)?,
+                Some(DnsVerb::ImportCorefile(args)) => return import_corefile::run(&args),
             },
             Self::Status(read) => return read::status(&read),
             Self::Service(ListVerb::List(read)) => read::services(&read)?,

@@ -16,6 +16,7 @@ mod routes;
 mod server;
 mod settings;
 mod state;
+mod tcp;
 #[cfg(test)]
 mod tests;
 

@@ -8,6 +8,7 @@ pub mod admin;
 pub mod agent;
 pub mod cli;
 pub mod config;
+pub mod corefile;
 pub mod dataplane;
 pub mod dns;
 pub mod feed;

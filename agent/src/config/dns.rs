@@ -20,9 +20,9 @@ use crate::zone::Name;
 
 pub use self::{
     forward::{
-        Forward, HealthCheck, Policy, StubDomain, Tls, UpstreamAddress, UpstreamAddressError,
+        Code, Forward, HealthCheck, Policy, StubDomain, Tls, UpstreamAddress, UpstreamAddressError,
     },
-    rewrite::{AnswerRewrite, MatchKind, RewriteRule},
+    rewrite::{AnswerRewrite, Auto, MatchKind, RewriteRule},
     values::{Bounded, Period, ReverseZone},
 };
 

@@ -28,6 +28,7 @@ use super::{
     probes,
     routes::Routes,
     state::{Configured, State},
+    tcp,
 };
 use crate::{
     config::dns::{DnsConfig, file::DnsConfigFile},
@@ -43,12 +44,8 @@ use crate::{
 
 /// Events that wait for the zone.
 const EVENTS: usize = 4096;
-/// A TCP connection without a question for so long is closed.
-const IDLE: Duration = Duration::from_secs(10);
 /// How often the file with the upstreams is read. Polled: it may be a bind mount, which no notification crosses.
 const REREAD: Duration = Duration::from_secs(5);
-/// Answers that wait for a TCP client.
-const TCP_ANSWERS: usize = 32;
 
 /// A DNS server that listens and does not answer yet.
 #[derive(Debug)]
@@ -186,16 +183,21 @@ impl Server {
             source(args.clone(), events_in, hellos_in, clocks),
         ));
 
-        let mut server = Hickory::new(Handler {
+        let handler = Handler {
             state: Arc::clone(&state),
             live: Arc::clone(&live),
             metrics,
             max_payload: args.max_payload,
             probe: Arc::clone(&probe),
-        });
+        };
+        let mut server = Hickory::new(handler.clone());
         for (udp, tcp) in self.sockets {
             server.register_socket(udp);
-            server.register_listener(tcp, IDLE, TCP_ANSWERS);
+            let serving = tcp::serve(tcp, handler.clone());
+            parts.spawn(part("DNS over TCP", async {
+                serving.await;
+                Ok(())
+            }));
         }
         if let Some(&first) = listening.dns.first() {
             let stop = stop.clone();

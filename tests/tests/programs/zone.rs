@@ -3,6 +3,7 @@
 
 mod cluster;
 mod names;
+mod operator;
 
 use std::collections::BTreeMap;
 
@@ -89,7 +90,12 @@ fn of_message(message: &Message, record: &WireRecord) -> Told {
 /// The answer is what the zone says.
 fn agrees(zone: &Zone, question: &Question, message: &Message) {
     let name = Name::from_wire(&question.name).expect("only well-formed names are answered");
-    let lookup = zone.lookup(&name, question.kind);
+    agrees_with(zone, question, message, &zone.lookup(&name, question.kind));
+}
+
+/// The answer is this one.
+fn agrees_with(zone: &Zone, question: &Question, message: &Message, lookup: &Lookup) {
+    let name = Name::from_wire(&question.name).expect("only well-formed names are answered");
     let code = message.metadata.response_code;
     let told = |records: &[WireRecord]| {
         let mut told: Vec<Told> = records.iter().map(|r| of_message(message, r)).collect();
@@ -107,7 +113,7 @@ fn agrees(zone: &Zone, question: &Question, message: &Message) {
         told
     };
     let what = format!("{name} {}", question.kind);
-    match &lookup {
+    match lookup {
         Lookup::Answer {
             answers,
             additional,

@@ -36,7 +36,7 @@ pub struct Counts {
 }
 
 impl DnsConfigFile {
-    /// Reads a file for the first time; without one, all is default.
+    /// Reads a file for the first time. Without one, and until it is there, all is default.
     ///
     /// # Errors
     /// Where it cannot be used.
@@ -49,6 +49,10 @@ impl DnsConfigFile {
         let Some(path) = path else {
             return Ok((this, DnsConfig::default()));
         };
+        if !path.exists() {
+            tracing::warn!(file = %path.display(), "there is no configuration of DNS yet; all is default");
+            return Ok((this, DnsConfig::default()));
+        }
         let text = read(path)?;
         let config = parse(path, &text)?;
         this.read = Some(text);
@@ -65,7 +69,7 @@ impl DnsConfigFile {
         let Some(path) = self.path.clone() else {
             return std::future::pending().await;
         };
-        let mut unreadable = false;
+        let mut unreadable = self.read.is_none();
         loop {
             tokio::time::sleep(LOOK).await;
             let read = read(&path);

@@ -128,6 +128,18 @@ pub enum Code {
 }
 
 impl Code {
+    /// By its name in any letters.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Some(match name.to_ascii_uppercase().as_str() {
+            "FORMERR" => Self::FormErr,
+            "SERVFAIL" => Self::ServFail,
+            "NXDOMAIN" => Self::NxDomain,
+            "NOTIMP" => Self::NotImp,
+            "REFUSED" => Self::Refused,
+            _ => return None,
+        })
+    }
+
     /// The number of RFC 1035.
     pub const fn number(self) -> u16 {
         match self {

@@ -66,6 +66,15 @@ pub struct AnswerRewrite {
 }
 
 impl RewriteRule {
+    /// Whether it is a rule.
+    ///
+    /// # Errors
+    /// The key that is wrong, and why.
+    pub fn check(&self) -> Result<(), String> {
+        let wrong = |(key, why): (String, String)| format!("{key}: {why}");
+        self.rule().map(|_| ()).map_err(wrong)
+    }
+
     /// The rule as the zone has it.
     ///
     /// # Errors

@@ -195,3 +195,27 @@ async fn a_new_file_is_taken_over_and_a_bad_one_is_not() {
     );
     assert_eq!(counts.reloads.load(std::sync::atomic::Ordering::Relaxed), 1);
 }
+
+#[test]
+fn the_example_of_the_documentation_is_a_file() {
+    let text = include_str!("../../../../docs/dns.md");
+    let example = text
+        .split("```yaml\n")
+        .find(|part| part.starts_with("cluster:"))
+        .unwrap();
+    let config = read(example.split("```").next().unwrap()).unwrap();
+    let written = serde_json::to_value(&config).unwrap();
+    // Every key that there is is explained.
+    let every = serde_json::to_value(read(WHOLE).unwrap()).unwrap();
+    for (key, value) in every.as_object().unwrap() {
+        assert!(written.get(key).is_some(), "{key}");
+        for inner in value
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(inner, _)| inner)
+        {
+            assert!(written[key].get(inner).is_some(), "{key}.{inner}");
+        }
+    }
+}

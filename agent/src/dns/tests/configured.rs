@@ -286,3 +286,35 @@ async fn a_client_gets_no_more_answers_than_its_rate() {
     let over_tcp = question("ent.dev.svc.cluster.local.", RecordType::A);
     assert_eq!(addresses(&it.bench.tcp(&over_tcp).await).len(), 1);
 }
+
+#[tokio::test]
+async fn connections_over_tcp_have_limits() {
+    let it = Configured::new("limits: {tcpConnectionsPerClient: 2}").await;
+    let connect = || tokio::net::TcpStream::connect(it.bench.listening.dns[0]);
+    let kept = [connect().await.unwrap(), connect().await.unwrap()];
+    let mut refused = connect().await.unwrap();
+    let mut byte = [0; 1];
+    let read = tokio::io::AsyncReadExt::read(&mut refused, &mut byte);
+    let read = timeout(Duration::from_secs(5), read).await.unwrap();
+    assert!(matches!(read, Ok(0) | Err(_)), "it is closed");
+    drop(kept);
+    let asked = question("ent.dev.svc.cluster.local.", RecordType::A);
+    let answered = async {
+        loop {
+            // The server notices a closed connection a moment later.
+            let (_, metrics) = it.bench.http(it.bench.listening.metrics, "/metrics").await;
+            assert!(metrics.contains("signpost_dns_connections_refused_total"));
+            let mut stream = connect().await.unwrap();
+            let bytes = asked.to_vec().unwrap();
+            let sent = async {
+                tokio::io::AsyncWriteExt::write_u16(&mut stream, bytes.len() as u16).await?;
+                tokio::io::AsyncWriteExt::write_all(&mut stream, &bytes).await?;
+                tokio::io::AsyncReadExt::read_u16(&mut stream).await
+            };
+            if sent.await.is_ok() {
+                break;
+            }
+        }
+    };
+    timeout(Duration::from_secs(5), answered).await.unwrap();
+}

@@ -65,13 +65,17 @@ pub fn command(
     Ok(command)
 }
 
-/// The ConfigMaps that containers take variables from.
+/// The ConfigMaps that containers take variables or files from.
 pub fn maps_of(spec: &PodSpec) -> Vec<String> {
+    let volumes = spec.volumes.iter().flatten();
+    let files = volumes.filter_map(|volume| volume.config_map.as_ref());
+    let files = files.map(|map| map.name.clone());
     spec.containers
         .iter()
         .flat_map(|container| container.env.iter().flatten())
         .filter_map(|variable| variable.value_from.as_ref()?.config_map_key_ref.as_ref())
         .map(|key| key.name.clone())
+        .chain(files)
         .collect()
 }
 
@@ -172,12 +176,28 @@ mount -t tmpfs tmpfs /run
             .flatten()
             .find(|volume| volume.name == mount.name)
             .with_context(|| format!("there is no volume {}", mount.name))?;
-        let path = volume
-            .host_path
-            .as_ref()
-            .map(|source| place.node.on_machine(&source.path))
-            .with_context(|| format!("volume {} is not a hostPath", mount.name))?;
+        let path = if let Some(source) = &volume.host_path {
+            place.node.on_machine(&source.path)
+        } else if let Some(map) = &volume.config_map {
+            place
+                .node
+                .on_machine(format!("/var/lib/kubelet/maps/{}", map.name))
+        } else {
+            bail!(
+                "volume {} is neither a hostPath nor a ConfigMap",
+                mount.name
+            );
+        };
         fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
+        if let Some(map) = &volume.config_map {
+            let of_map = place
+                .settings
+                .iter()
+                .filter(|((name, _), _)| *name == map.name);
+            for ((_, key), value) in of_map {
+                fs::write(path.join(key), value)?;
+            }
+        }
         let path = quoted(&path);
         let mode = if mount.read_only == Some(true) {
             "ro"

@@ -5,6 +5,7 @@ use std::{
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
@@ -27,7 +28,7 @@ use signpost::{
         ServiceKind, ServicePort,
     },
     registry::Registry,
-    zone::{Name, NameEntry, Zone},
+    zone::{Name, NameEntry, Options, Zone},
 };
 
 use crate::{
@@ -123,6 +124,11 @@ impl Cluster {
             }
         }
         self.dataplane.in_sync().expect("the clock is written");
+    }
+
+    /// Says something else of the zone, with the next events.
+    pub(crate) fn configure(&mut self, ttl: u32, options: Options) {
+        self.desired.configure(ttl, Arc::new(options));
     }
 
     pub(crate) fn zone(&self) -> &Zone {
