@@ -1,11 +1,12 @@
 //! The agent's loop: one task owns registry, zone and dataplane, so that names and addresses never skew.
 //!
 //! Events of the source are taken in as they come; a round then turns what changed into one update of the kernel.
-//! Rounds wait a moment for more events, never long: a change made now is in the kernel within milliseconds. The
-//! loop calls the kernel directly, so it belongs on a thread of its own.
+//! A change made now is in the kernel at once; only after a round the next one waits, so that churn is carried out many
+//! changes at a time ([`pace`]). The loop calls the kernel directly, so it belongs on a thread of its own.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    future::pending,
     net::IpAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -32,6 +33,7 @@ pub mod admission;
 pub mod desired;
 pub mod notices;
 pub mod other_proxy;
+pub mod pace;
 pub mod report;
 pub mod role;
 
@@ -41,12 +43,9 @@ mod tests;
 pub use desired::Desired;
 use notices::Notices;
 use other_proxy::OtherProxy;
+use pace::Pace;
 use report::Report;
 
-/// A round begins when no event came for so long,
-const QUIET: Duration = Duration::from_millis(10);
-/// or so long after the first event that it takes in.
-const PATIENCE: Duration = Duration::from_millis(50);
 /// How often clocks are set and tables swept.
 const TICK: Duration = Duration::from_secs(1);
 /// What was refused is tried again after so many ticks.
@@ -196,15 +195,15 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::with_capacity(BATCH);
-        let mut waiting: Option<Waiting> = None;
+        let mut pace = Pace::default();
         loop {
-            let due = waiting.as_ref().map(Waiting::due);
+            let due = pace.due();
             tokio::select! {
                 () = stop.cancelled() => break,
                 count = inputs.events.recv_many(&mut batch, BATCH) => {
                     anyhow::ensure!(count > 0, "the source ended");
                     batch.drain(..).for_each(|event| self.take_in(event));
-                    Waiting::extend(&mut waiting);
+                    pace.changed(Instant::now());
                 }
                 event = inputs.interfaces.recv() => match event {
                     Some(event) => self.interface(event),
@@ -217,12 +216,12 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
                 changed = inputs.addresses.changed() => {
                     anyhow::ensure!(changed.is_ok(), "the watch of this node's addresses ended");
                     self.addresses(inputs.addresses.borrow_and_update().clone());
-                    Waiting::extend(&mut waiting);
+                    pace.changed(Instant::now());
                 }
                 Ok(()) = inputs.zone.changed() => {
                     let (ttl, options) = inputs.zone.borrow_and_update().clone();
                     if self.desired.configure(ttl, options) {
-                        Waiting::extend(&mut waiting);
+                        pace.changed(Instant::now());
                     }
                 }
                 changed = inputs.other_proxy.changed() => {
@@ -230,9 +229,10 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
                     self.other_proxy(inputs.other_proxy.borrow_and_update().clone());
                 }
                 _ = tick.tick() => self.tick(*inputs.in_sync.borrow()),
-                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
-                    waiting = None;
+                () = until(due) => {
+                    let begun = Instant::now();
                     self.round(*inputs.in_sync.borrow());
+                    pace.carried_out(begun, Instant::now());
                 }
             }
             self.health.turn();
@@ -529,22 +529,13 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
     }
 }
 
-/// Since when, and until when at the latest, a round waits for more events.
-#[derive(Debug)]
-struct Waiting {
-    first: Instant,
-    last: Instant,
-}
-
-impl Waiting {
-    fn extend(waiting: &mut Option<Self>) {
-        let last = Instant::now();
-        let first = waiting.as_ref().map_or(last, |w| w.first);
-        *waiting = Some(Self { first, last });
-    }
-
-    fn due(&self) -> Instant {
-        (self.last + QUIET).min(self.first + PATIENCE)
+/// Until it is due; for ever where nothing is. What is due already does not wait for the timer, which counts in
+/// milliseconds.
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) if due <= Instant::now() => {}
+        Some(due) => sleep_until(due).await,
+        None => pending().await,
     }
 }
 

@@ -31,6 +31,7 @@ struct Told {
     handover: dataplane::Handover,
     fails: bool,
     refuses: Option<Refusal>,
+    takes: Duration,
 }
 
 impl Fake {
@@ -43,6 +44,7 @@ impl Dataplane for Fake {
     fn apply(&mut self, update: &Update) -> anyhow::Result<dataplane::Report> {
         let mut told = self.told();
         anyhow::ensure!(!told.fails, "no kernel today");
+        std::thread::sleep(told.takes);
         told.updates.push(update.clone());
         Ok(dataplane::Report {
             refused: told.refuses.iter().cloned().collect(),

@@ -17,7 +17,8 @@ async fn a_change_is_carried_out_within_a_moment_and_churn_in_few_rounds() {
         assert!(begun.elapsed() < Duration::from_secs(5));
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    // One event each millisecond leaves no quiet moment, and still rounds are made.
+    // A round takes ten milliseconds from now on.
+    bench.fake.told().takes = Duration::from_millis(10);
     let begun = std::time::Instant::now();
     for n in 0..200 {
         let address = format!("10.96.1.{n}");
@@ -28,9 +29,9 @@ async fn a_change_is_carried_out_within_a_moment_and_churn_in_few_rounds() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let rounds = count() - 1;
-    let longest = begun.elapsed().as_millis() / QUIET.as_millis() + 1;
+    let most = begun.elapsed().as_millis() / 50 + 1;
     assert!(rounds >= 2, "{rounds} rounds");
-    assert!(rounds as u128 <= longest, "{rounds} rounds");
+    assert!(rounds as u128 <= most, "{rounds} rounds");
     stop.cancel();
     running.await.unwrap().unwrap();
 }
