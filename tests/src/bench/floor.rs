@@ -1,6 +1,11 @@
 //! The programs that the benchmarks measure against (`ebpf/src/bin/floor.rs`).
 
-use std::{fs, os::fd::AsFd as _, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    os::fd::AsFd as _,
+    time::Duration,
+};
 
 use anyhow::{Context as _, ensure};
 use aya::{
@@ -12,7 +17,7 @@ use aya::{
     },
 };
 
-use crate::lab;
+use crate::lab::{self, node::UPLINK};
 
 /// Longest packet of a [`Bench`].
 const LONGEST: usize = 512;
@@ -55,6 +60,47 @@ impl Echo {
         Ok(Self {
             _object: object,
             _link: link,
+        })
+    }
+}
+
+/// Programs that do nothing, in all the places where signpost's would be at these pods and their nodes. They end when this
+/// is dropped.
+#[derive(Debug)]
+pub struct Idle {
+    _object: Ebpf,
+    _links: Vec<SchedClassifierLink>,
+}
+
+impl Idle {
+    /// Attaches them.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn attach(pods: &[&lab::Pod]) -> anyhow::Result<Self> {
+        let mut object = load()?;
+        classifier(&mut object, "nothing")?.load()?;
+        let mut links = Vec::new();
+        let mut places = BTreeSet::new();
+        for pod in pods {
+            let interface = pod.interface().context("a pod without an interface")?;
+            places.insert((pod.node().name(), interface));
+            places.insert((pod.node().name(), UPLINK));
+        }
+        let nodes = pods.iter().map(|pod| (pod.node().name(), pod.node()));
+        let nodes: BTreeMap<_, _> = nodes.collect();
+        for (node, interface) in places {
+            for side in [TcAttachType::Ingress, TcAttachType::Egress] {
+                links.push(nodes[node].namespace().run(|| {
+                    let program = classifier(&mut object, "nothing")?;
+                    let link = program.attach(interface, side)?;
+                    anyhow::Ok(program.take_link(link)?)
+                })??);
+            }
+        }
+        Ok(Self {
+            _object: object,
+            _links: links,
         })
     }
 }

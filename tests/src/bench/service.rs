@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use super::{
     Options, connector,
     figure::{Figure, Reach},
+    floor::Idle,
     progress::Progress,
     rounds::{Comparison, Of, Sample, Subject, cpu_time, pin, take},
     site::{ANSWERS, FAR, NEAR, SINK, Site},
@@ -28,11 +29,15 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// # Errors
 /// Where a connection fails.
 pub fn run(options: &Options, plain: &Site, served: &Site) -> anyhow::Result<Vec<Figure>> {
+    // What it costs to have programs at all.
+    let idle = Site::plain()?;
+    let pods = [&idle.clients[0], &idle.near, &idle.far];
+    let _programs = Idle::attach(&pods)?;
     let progress = Progress::new("service", 3 * (options.pairs + 1));
     let mut figures = Vec::new();
-    for (place, service, of_plain, of_served) in [
-        ("local", NEAR, &plain.near, &served.near),
-        ("remote", FAR, &plain.far, &served.far),
+    for (place, service, of_plain, of_served, of_idle) in [
+        ("local", NEAR, &plain.near, &served.near, &idle.near),
+        ("remote", FAR, &plain.far, &served.far, &idle.far),
     ] {
         let pod = |pod: &Pod| SocketAddr::from((pod.v4(), ANSWERS));
         let service = SocketAddr::from((service, 80));
@@ -45,6 +50,9 @@ pub fn run(options: &Options, plain: &Site, served: &Site) -> anyhow::Result<Vec
             Subject::new("pod IP, signpost loaded", || {
                 connect(&served.clients[1], pod(of_served))
             }),
+            Subject::new("pod IP, programs that do nothing", || {
+                connect(&idle.clients[0], pod(of_idle))
+            }),
             Subject::new("the same of another client", || {
                 connect(&plain.clients[1], pod(of_plain))
             }),
@@ -53,6 +61,7 @@ pub fn run(options: &Options, plain: &Site, served: &Site) -> anyhow::Result<Vec
         for (subject, reach) in [
             ("ClusterIP", Some(Reach::AtLeast(0.95))),
             ("pod IP, signpost loaded", Some(Reach::AtLeast(0.98))),
+            ("pod IP, programs that do nothing", None),
             ("the same of another client", None),
         ] {
             let comparison = Comparison {

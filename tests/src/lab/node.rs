@@ -20,6 +20,9 @@ use super::{
     process::Command,
 };
 
+/// Name of a node's interface to the others.
+pub const UPLINK: &str = "eth0";
+
 /// How a node gives its pods a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cni {
@@ -147,7 +150,7 @@ impl Node {
     /// Teaches this node where the other's pods are.
     pub(crate) fn add_route_to(&self, other: &Self) -> anyhow::Result<()> {
         for (network, gateway) in other.pod_networks().into_iter().zip(other.addresses()) {
-            add_route(self.namespace(), network, Some(gateway), "eth0")?;
+            add_route(self.namespace(), network, Some(gateway), UPLINK)?;
         }
         Ok(())
     }
@@ -198,7 +201,7 @@ impl Node {
         let port = format!("node{}", self.0.number);
         let uplink = End {
             namespace,
-            name: "eth0",
+            name: UPLINK,
             mac: None,
         };
         let other = End {
@@ -209,13 +212,13 @@ impl Node {
         links::veth(&uplink, &other, MTU)?;
         links::enslave(&shared.wire, &port, "wire")?;
         if !shared.offload {
-            offload::switch_off(namespace, "eth0")?;
+            offload::switch_off(namespace, UPLINK)?;
             offload::switch_off(&shared.wire, &port)?;
         }
         let [v4, v6] = self.addresses();
-        add_addresses(namespace, "eth0", &[(v4, 24), (v6, 64)])?;
+        add_addresses(namespace, UPLINK, &[(v4, 24), (v6, 64)])?;
         for gateway in WIRE.map(address) {
-            add_route(namespace, anywhere(gateway), Some(gateway), "eth0")?;
+            add_route(namespace, anywhere(gateway), Some(gateway), UPLINK)?;
         }
         for (network, gateway) in self.pod_networks().into_iter().zip(self.addresses()) {
             add_route(&shared.wire, network, Some(gateway), "wire")?;
