@@ -2,12 +2,16 @@
 
 /// Version of everything that this crate defines and that is pinned. It is part of the pin folder's name, so that an
 /// agent never reads maps of another layout. A test pins this number to a hash of this crate's map types.
-pub const LAYOUT_VERSION: u32 = 6;
+pub const LAYOUT_VERSION: u32 = 7;
 
 /// Names of the maps, at most 15 bytes as the kernel keeps them.
 pub mod map {
     /// [`crate::Address`] → [`crate::service::AddressValue`].
     pub const ADDRESSES: &str = "addresses";
+    /// Words of bits: [`crate::filter::destination`].
+    pub const DESTINATIONS: &str = "destinations";
+    /// [`crate::filter::SourceLine`]s: [`crate::filter::source`].
+    pub const SOURCES: &str = "sources";
     /// [`crate::service::FrontendKey`] → [`crate::service::FrontendValue`].
     pub const FRONTENDS: &str = "frontends";
     /// [`crate::service::SlotKey`] → [`crate::service::SlotValue`].
@@ -130,6 +134,7 @@ mod tests {
         count::ServiceCount,
         device::DeviceValue,
         dns::{AnswerHead, Config, LargeAnswer, NameValue, Network, SmallAnswer},
+        filter::{DESTINATION_WORDS, SOURCE_LINES, SourceLine},
         flow::{FlowKey, FlowValue, FragmentKey, FragmentValue},
         name::{HashKeys, NameKey},
         service::{
@@ -202,12 +207,15 @@ mod tests {
             size::NAMES,
             size::ANSWERS_SMALL,
             size::ANSWERS_LARGE,
+            DESTINATION_WORDS,
+            SOURCE_LINES,
+            size_of::<SourceLine>() as u32,
             Cause::COUNT,
         ];
         write!(text, "{sizes:?}").unwrap();
         assert_eq!(
             (LAYOUT_VERSION, fnv(&text)),
-            (6, 0x2848_87be_52ca_37ea),
+            (7, 0xe9ce_13d1_a17b_e1cd),
             "count LAYOUT_VERSION up and write both down here: pinned maps have another layout than\n{text}"
         );
     }

@@ -11,6 +11,7 @@ mod check;
 pub mod count;
 pub mod device;
 pub mod dns;
+pub mod filter;
 pub mod flow;
 pub mod layout;
 pub mod name;

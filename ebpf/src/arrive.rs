@@ -51,6 +51,9 @@ fn arrive<P: Packet, T: Tables>(
         // Counting what is not known to concern a Service would make the counter say nothing.
         return Ok(Verdict::Continue);
     };
+    if !tables.knows_destination(&headers.destination) {
+        return Ok(Verdict::Continue);
+    }
     if headers.later_fragment || !flow::is_translated(headers.protocol) {
         let address = tables.address(&headers.destination);
         if address & OURS == 0 {

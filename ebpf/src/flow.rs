@@ -205,8 +205,7 @@ pub fn may_take_a_port(headers: &Headers, segment: &Segment) -> bool {
 
 /// Makes a flow of what somebody else sends from this node with such a port: a proxy beside us, or a CNI, that has
 /// masqueraded it and chose the port by chance. So the port is given to nobody else, and where a flow to the same peer
-/// has it, the packet gets another one. Otherwise answers to both would be the same packets. The packet's key is where
-/// [`follow`] has put it.
+/// has it, the packet gets another one. Otherwise answers to both would be the same packets.
 ///
 /// # Errors
 /// As [`follow`].
@@ -215,9 +214,10 @@ pub fn join<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     headers: &Headers,
+    segment: &Segment,
     direction: u8,
 ) -> Result<Verdict, Cause> {
-    join_packed(packet, tables, headers, direction).unpack()
+    join_packed(packet, tables, headers, segment, direction).unpack()
 }
 
 #[inline(never)]
@@ -225,9 +225,10 @@ fn join_packed<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     headers: &Headers,
+    segment: &Segment,
     direction: u8,
 ) -> Packed {
-    Packed::new(join_here(packet, tables, headers, direction))
+    Packed::new(join_here(packet, tables, headers, segment, direction))
 }
 
 #[inline(always)]
@@ -235,12 +236,14 @@ fn join_here<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     headers: &Headers,
+    segment: &Segment,
     direction: u8,
 ) -> Result<Verdict, Cause> {
     if !masquerade::is_of_node(tables, &headers.source) {
         return Ok(Verdict::Continue);
     }
     let work = tables.work().ok_or(Cause::NotConfigured)?;
+    segment.write_key(headers, direction, &mut work.key);
     work.flow.check = work.key.check();
     work.flow.service = 0;
     work.flow.source_port = work.key.source_port;

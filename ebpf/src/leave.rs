@@ -46,7 +46,11 @@ fn leave<P: Packet, T: Tables>(
     let Ok(true) = headers.read(packet) else {
         return Ok(Verdict::Continue);
     };
+    let may_follow = tables.knows_source(&headers.source, direction);
     if headers.later_fragment {
+        if !may_follow {
+            return Ok(Verdict::Continue);
+        }
         return match fragment::follow(packet, tables, headers, direction) {
             Err(Cause::FragmentUnknown) => Ok(Verdict::Continue),
             done => done,
@@ -73,12 +77,17 @@ fn leave<P: Packet, T: Tables>(
     let Ok(segment) = Segment::read(packet, headers) else {
         return Ok(Verdict::Continue);
     };
-    match flow::follow(packet, tables, headers, &segment, direction)? {
+    let followed = if may_follow {
+        flow::follow(packet, tables, headers, &segment, direction)?
+    } else {
+        Verdict::Continue
+    };
+    match followed {
         Verdict::Continue => {}
         verdict => return Ok(verdict),
     }
     if flow::may_take_a_port(headers, &segment) {
-        match flow::join(packet, tables, headers, direction)? {
+        match flow::join(packet, tables, headers, &segment, direction)? {
             Verdict::Continue => {}
             verdict => return Ok(verdict),
         }

@@ -66,7 +66,11 @@ pub fn record<T: Tables>(tables: &T, work: &mut Work) -> Result<(), Cause> {
         let other_port = clashes > 0 && (stays || set.count == 1 || turn >= BACKENDS);
         write_entries(tables, work, check, other_port);
         write_back(work);
-        write_leaving(tables, work);
+        let leaves_by = leaving_direction(tables, work);
+        forget(&mut work.leaves_by, leaves_by);
+        if leaves_by != NOWHERE {
+            write_leaving(work);
+        }
         if work.key.protocol == protocol::SCTP && changes_port(work) {
             return Err(Cause::SctpPortRejected);
         }
@@ -158,13 +162,13 @@ fn write_back(work: &mut Work) {
     back.destination_port = key.source_port;
     back.flags = flow.flags & FlowValue::HAIRPIN;
     back.last_seen = flow.last_seen;
-    rewrite::sums(back_key, back);
+    rewrite::opposite_sums(flow, back);
 }
 
 /// Works out the entry for the interface that the flow leaves by.
 #[inline(never)]
-fn write_leaving<T: Tables>(tables: &T, work: &mut Work) {
-    let leaving_direction = leaving_direction(tables, work);
+fn write_leaving(work: &mut Work) {
+    let direction = work.leaves_by as u8;
     let Work {
         key,
         flow,
@@ -177,7 +181,7 @@ fn write_leaving<T: Tables>(tables: &T, work: &mut Work) {
     leaving_key.destination = flow.destination;
     leaving_key.destination_port = flow.destination_port;
     leaving_key.protocol = key.protocol;
-    leaving_key.direction = leaving_direction;
+    leaving_key.direction = direction;
     leaving_key.pad = 0;
     leaving.check = leaving_key.check();
     leaving.service = flow.service;
@@ -194,20 +198,23 @@ fn write_leaving<T: Tables>(tables: &T, work: &mut Work) {
 fn changes_port(work: &Work) -> bool {
     work.flow.source_port != work.key.source_port
         || work.flow.destination_port != work.key.destination_port
-        || work.leaving_key.direction != FlowKey::FROM_POD
+        || recall(&work.leaves_by) != NOWHERE
 }
 
-/// Which program masquerades the flow; [`FlowKey::FROM_POD`] for none. A backend that is this node itself gets the
+/// [`Work::leaves_by`] of a flow that is not masqueraded.
+const NOWHERE: u32 = FlowKey::FROM_POD as u32;
+
+/// Which program masquerades the flow; [`NOWHERE`] for none. A backend that is this node itself gets the
 /// packet without its leaving by any interface, and netfilter would not masquerade it either.
 #[inline(always)]
-fn leaving_direction(tables: &impl Tables, work: &mut Work) -> u8 {
+fn leaving_direction(tables: &impl Tables, work: &mut Work) -> u32 {
     if !is_masqueraded(tables, work) || tables.address(&work.slot.address) & AddressValue::NODE != 0
     {
-        FlowKey::FROM_POD
+        NOWHERE
     } else if work.slot.flags & SlotValue::LOCAL != 0 {
-        FlowKey::TO_POD
+        FlowKey::TO_POD as u32
     } else {
-        FlowKey::TO_WIRE
+        FlowKey::TO_WIRE as u32
     }
 }
 
@@ -243,7 +250,7 @@ fn is_masqueraded(tables: &impl Tables, work: &mut Work) -> bool {
 fn insert(tables: &impl Tables, work: &mut Work) -> Result<(), NotInserted> {
     insert_back(tables, work)?;
     let mut done = Ok(());
-    if work.leaving_key.direction != FlowKey::FROM_POD {
+    if recall(&work.leaves_by) != NOWHERE {
         done = insert_leaving(tables, work);
     }
     if done.is_ok() {

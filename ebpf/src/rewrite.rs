@@ -125,6 +125,19 @@ pub fn sums(key: &FlowKey, flow: &mut FlowValue) {
         .fold();
 }
 
+/// The same for the way back, which changes what the way there has changed.
+#[inline(always)]
+pub fn opposite_sums(flow: &FlowValue, back: &mut FlowValue) {
+    back.addresses_sum = opposite(flow.addresses_sum);
+    back.ports_sum = opposite(flow.ports_sum);
+}
+
+/// A sum with the other sign; zero and [`NOTHING`] are one number.
+#[inline(always)]
+const fn opposite(sum: u16) -> u16 {
+    if sum == NOTHING { NOTHING } else { !sum }
+}
+
 /// A sum that changes nothing; never zero, because what is taken away is added inverted.
 const NOTHING: u16 = 0xffff;
 

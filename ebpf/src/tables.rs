@@ -30,6 +30,14 @@ pub trait Tables {
     /// Flags of an address ([`signpost_common::service::AddressValue`]), 0 where it is not ours.
     fn address(&self, address: &Address) -> u32;
 
+    /// Whether an address may be the destination of a packet that arrives and is ours: one of `addresses`, one in a range
+    /// of ClusterIPs, one that flows have or had there. `false` only where it is not.
+    fn knows_destination(&self, address: &Address) -> bool;
+
+    /// Whether an address may be the source of a packet that leaves and is of a flow: some entry with this direction
+    /// ([`FlowKey::TO_POD`] or [`FlowKey::TO_WIRE`]) has it, or had it. `false` only where none has.
+    fn knows_source(&self, address: &Address, direction: u8) -> bool;
+
     /// A frontend.
     fn frontend(&self, key: &FrontendKey) -> Option<FrontendValue>;
 
@@ -51,7 +59,7 @@ pub trait Tables {
     /// Copies a flow to `to`, without marking it as used.
     fn peek_flow(&self, key: &FlowKey, check: u32, to: &mut FlowValue) -> bool;
 
-    /// Records a flow. Without `replace` an entry that exists stays.
+    /// Records a flow, its source first ([`Tables::knows_source`]). Without `replace` an entry that exists stays.
     ///
     /// # Errors
     /// See [`NotInserted`].

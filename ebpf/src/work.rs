@@ -28,6 +28,8 @@ pub struct Work {
     /// The packet at the interface that it leaves by, and what it becomes there.
     pub(crate) leaving_key: FlowKey,
     pub(crate) leaving: FlowValue,
+    /// The program of that interface, as in [`FlowKey::direction`]; [`FlowKey::FROM_POD`] where the flow is not masqueraded.
+    pub(crate) leaves_by: u32,
     /// An entry that is looked at only.
     pub(crate) there_key: FlowKey,
     pub(crate) there: FlowValue,
@@ -65,6 +67,7 @@ impl Work {
         back: FlowValue::ZERO,
         leaving_key: FlowKey::ZERO,
         leaving: FlowValue::ZERO,
+        leaves_by: 0,
         there_key: FlowKey::ZERO,
         there: FlowValue::ZERO,
         affinity_key: AffinityKey::ZERO,

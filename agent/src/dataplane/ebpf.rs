@@ -23,6 +23,7 @@ use self::{
     pins::Pins,
     program::Programs,
     stranded::Stranded,
+    sweep::Sweeper,
     tables::{Clocks, Devices, DnsAlive, KernelTables, Tables},
     takeover::AtStart,
 };
@@ -93,7 +94,7 @@ pub struct EbpfDataplane {
     stranded: Stranded,
     abandoned: Abandoned,
     differ: Differ,
-    swept: sweep::Left,
+    sweeper: Sweeper,
     draining: bool,
 }
 
@@ -149,7 +150,7 @@ impl EbpfDataplane {
             stranded,
             abandoned: Abandoned::default(),
             differ,
-            swept: sweep::Left::default(),
+            sweeper: Sweeper::default(),
             draining,
         })
     }
@@ -200,6 +201,12 @@ impl EbpfDataplane {
             v4: v4.map_or(Address::UNSPECIFIED, |v4| IpAddr::from(v4).into()),
             v6: v6.map_or(Address::UNSPECIFIED, |v6| IpAddr::from(v6).into()),
         };
+        // Answers to masqueraded packets come there.
+        for address in [&device.v4, &device.v6] {
+            self.differ
+                .cover(&mut self.tables, address)
+                .context("cannot say that packets to an interface's addresses are looked at")?;
+        }
         match self.tables.put::<Devices>(&[(ifindex, device)]).pop() {
             Some(failed) => Err(failed.error).context("cannot write an interface's addresses"),
             None => Ok(()),
@@ -242,7 +249,7 @@ impl EbpfDataplane {
     /// How full each map is.
     pub fn pressure(&self) -> Vec<Pressure> {
         let mut pressure = self.differ.pressure();
-        pressure.extend(self.swept.pressure());
+        pressure.extend(self.sweeper.pressure());
         pressure.push(self.abandoned.pressure());
         pressure
     }
@@ -296,9 +303,10 @@ impl Dataplane for EbpfDataplane {
             report.deleted += drain::leave_datagrams(&mut self.tables)
                 .context("cannot leave flows to the other proxy")?;
         }
-        self.swept =
-            sweep::sweep(&mut self.tables, now, self.draining).context("cannot sweep the flows")?;
-        report.deleted += self.swept.deleted;
+        report.deleted += self
+            .sweeper
+            .sweep(&mut self.tables, now, self.draining)
+            .context("cannot sweep the flows")?;
         match self.abandoned.sweep(&mut self.tables) {
             Ok(deleted) => report.deleted += deleted,
             // They go when the map has to make room.

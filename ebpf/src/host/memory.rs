@@ -10,6 +10,7 @@ use signpost_common::{
     count::ServiceCount,
     device::DeviceValue,
     dns::{AnswerHead, Config, LargeAnswer, NameValue, SmallAnswer},
+    filter::{self, Destinations},
     flow::{FlowKey, FlowValue, FragmentKey, FragmentValue},
     name::NameKey,
     service::{
@@ -93,6 +94,25 @@ impl Default for Working {
 }
 
 impl Memory {
+    /// What the agent writes into the map `destinations`.
+    pub fn destinations(&self) -> Destinations {
+        let mut destinations = Destinations::default();
+        let devices = self
+            .devices
+            .values()
+            .flat_map(|device| [device.v4, device.v6]);
+        for address in self.addresses.keys().copied().chain(devices) {
+            destinations.cover(&address);
+        }
+        let config = self
+            .config
+            .filter(|config| config.flags & Config::SERVICE_RANGES != 0);
+        for range in config.iter().flat_map(|config| &config.service_ranges) {
+            destinations.cover_network(range);
+        }
+        destinations
+    }
+
     fn answer<P: Packet, const N: usize>(
         &self,
         check: u32,
@@ -111,6 +131,36 @@ impl Memory {
 impl Tables for Memory {
     fn address(&self, address: &Address) -> u32 {
         self.addresses.get(address).map_or(0, |value| value.flags)
+    }
+
+    fn knows_destination(&self, address: &Address) -> bool {
+        let class = filter::destination(address);
+        let devices = self
+            .devices
+            .values()
+            .flat_map(|device| [&device.v4, &device.v6]);
+        let mut known = self.addresses.keys().chain(devices);
+        let config = self.config.as_ref();
+        known.any(|other| filter::destination(other) == class)
+            || config.is_some_and(|config| {
+                config.flags & Config::SERVICE_RANGES != 0
+                    && config
+                        .service_ranges
+                        .iter()
+                        .any(|r| r.difference(address) == 0)
+            })
+            || self.flows.borrow().keys().any(|key| {
+                key.direction & FlowKey::OTHER_WAY == 0
+                    && filter::destination(&key.destination) == class
+            })
+    }
+
+    fn knows_source(&self, address: &Address, direction: u8) -> bool {
+        let class = filter::source(address, direction);
+        self.flows.borrow().keys().any(|key| {
+            key.direction & FlowKey::OTHER_WAY != 0
+                && filter::source(&key.source, key.direction) == class
+        })
     }
 
     fn frontend(&self, key: &FrontendKey) -> Option<FrontendValue> {

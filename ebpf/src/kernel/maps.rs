@@ -1,6 +1,6 @@
 //! The BPF maps. What is read is copied at once, and its `check` last: a freed element is reused under a reader.
 
-use core::ptr::{addr_of, read_volatile};
+use core::ptr::{addr_of, read_volatile, write_volatile};
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST},
@@ -13,6 +13,7 @@ use signpost_common::{
     count::ServiceCount,
     device::DeviceValue,
     dns::{AnswerHead, Clock, Config, LargeAnswer, NameValue, SmallAnswer},
+    filter::{self, DESTINATION_WORDS, SOURCE_LINES, SourceLine},
     flow::{FlowKey, FlowValue, FragmentKey, FragmentValue},
     layout::size,
     name::NameKey,
@@ -39,6 +40,10 @@ const SEEN_EVERY: u64 = 1_000_000_000;
 #[map(name = "addresses")]
 static ADDRESSES: HashMap<Address, AddressValue> =
     HashMap::with_max_entries(size::ADDRESSES, BPF_F_NO_PREALLOC);
+#[map(name = "destinations")]
+static DESTINATIONS: Array<u64> = Array::with_max_entries(DESTINATION_WORDS, 0);
+#[map(name = "sources")]
+static SOURCES: Array<SourceLine> = Array::with_max_entries(SOURCE_LINES, 0);
 #[map(name = "frontends")]
 static FRONTENDS: HashMap<FrontendKey, FrontendValue> =
     HashMap::with_max_entries(size::FRONTENDS, BPF_F_NO_PREALLOC);
@@ -128,6 +133,24 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn knows_destination(&self, address: &Address) -> bool {
+        let (index, bit) = filter::destination(address);
+        // SAFETY: an aligned word of an array, which is never freed while the program runs.
+        DESTINATIONS
+            .get_ptr(index)
+            .is_some_and(|word| unsafe { read_volatile(word) } & bit != 0)
+    }
+
+    #[inline(always)]
+    fn knows_source(&self, address: &Address, direction: u8) -> bool {
+        let (line, place) = filter::source(address, direction);
+        // SAFETY: a byte of an array, which is never freed while the program runs; `place` is less than the length.
+        SOURCES.get_ptr(line).is_some_and(
+            |line| unsafe { read_volatile(line.cast::<u8>().add(place as usize)) } != 0,
+        )
+    }
+
+    #[inline(always)]
     fn frontend(&self, key: &FrontendKey) -> Option<FrontendValue> {
         let found = FRONTENDS.get_ptr(key)?;
         // SAFETY: the pointer stays readable while the program runs; the check tells whose value it is.
@@ -206,6 +229,12 @@ impl Tables for Maps {
         value: &FlowValue,
         replace: bool,
     ) -> Result<(), NotInserted> {
+        if key.direction & FlowKey::OTHER_WAY != 0 {
+            let (line, place) = filter::source(&key.source, key.direction);
+            let line = SOURCES.get_ptr_mut(line).ok_or(NotInserted::Refused)?;
+            // SAFETY: as in `knows_source`; bytes are written one by one, so that no other processor's is lost.
+            unsafe { write_volatile(line.cast::<u8>().add(place as usize), 1) };
+        }
         let flags = if replace { 0 } else { u64::from(BPF_NOEXIST) };
         match FLOWS.insert(key, value, flags) {
             Ok(()) => Ok(()),

@@ -7,12 +7,12 @@ use anyhow::Context as _;
 use super::words::code;
 
 /// Files with the types of map keys and values.
-const FILES: [&str; 7] = [
-    "address", "device", "dns", "flow", "name", "service", "socket",
+const FILES: [&str; 9] = [
+    "address", "count", "device", "dns", "filter", "flow", "name", "service", "socket",
 ];
 
 /// The version that the sources below had, and their hash.
-const PINNED: (u32, u64) = (6, 0x67a3_3214_c987_3609);
+const PINNED: (u32, u64) = (7, 0x822e_5328_580a_4f29);
 
 /// Compares the sources with the pinned hash.
 pub(super) fn check(root: &Path) -> anyhow::Result<Option<String>> {

@@ -5,7 +5,7 @@
 //! yet, or not any more.
 
 use anyhow::Context;
-use signpost_common::service::MemberKey;
+use signpost_common::{Address, service::MemberKey};
 
 use self::{
     addresses::AddressTable, config::ConfigElement, names::NameTable, ports::PortTable,
@@ -23,6 +23,7 @@ mod addresses;
 mod batch;
 mod change;
 mod config;
+mod destinations;
 mod ids;
 mod names;
 mod port;
@@ -149,6 +150,9 @@ impl Differ {
             self.serial = update.serial;
         }
         config.set_external_ports(ports.owners.external_ports());
+        addresses
+            .cover_networks(tables, config.service_ranges())
+            .context(FAILED)?;
         report.written += usize::from(self.config.write(tables, self.serial)?);
         self.started = true;
         Ok(report)
@@ -169,6 +173,14 @@ impl Differ {
     /// Says which network namespace's processes are the host's, by its cookie. The next update carries it out.
     pub fn set_host(&mut self, cookie: u64) {
         self.config.set_host(cookie);
+    }
+
+    /// Makes sure that the programs look at packets to an address of this node.
+    ///
+    /// # Errors
+    /// Where the map cannot be read or written.
+    pub fn cover(&mut self, tables: &mut impl Tables, address: &Address) -> std::io::Result<()> {
+        self.addresses.cover(tables, address)
     }
 
     /// Says how this node stands to another proxy.

@@ -5,7 +5,8 @@ use std::{io, time::Duration};
 use signpost_common::flow::{FlowKey, FlowValue, FragmentKey};
 
 use super::{
-    Pressure, sys,
+    Pressure,
+    sys::{self, Cursor},
     tables::{Flows, Fragments, KernelTables, Table, Tables},
 };
 
@@ -29,48 +30,102 @@ const FRAGMENTS: Duration = Duration::from_secs(30);
 
 const UDP: u8 = 17;
 
-/// What a sweep left and took.
+/// Sweeps between the end of one pass over the maps and the beginning of the next. Even an empty map takes a millisecond,
+/// and drives other things out of the processors' caches.
+const REST: u32 = 4;
+/// Batches of flows in one sweep: changes must not have to wait for a large map.
+const BATCHES: usize = 4;
+
+/// Goes over the maps a part at a time.
+#[derive(Debug, Default)]
+pub(super) struct Sweeper {
+    cursor: Option<Cursor>,
+    rests: u32,
+    /// What the pass that is under way has left so far, and what the last one left.
+    under_way: usize,
+    left: Left,
+}
+
+/// What a pass left.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Left {
-    /// Entries that went.
-    pub(super) deleted: usize,
+struct Left {
     flows: usize,
     fragments: usize,
 }
 
-impl Left {
-    /// As figures of pressure.
+impl Sweeper {
+    /// How full the maps are, as of the last pass.
     pub(super) fn pressure(&self) -> [Pressure; 2] {
         [
             Pressure {
                 map: Flows::NAME,
-                elements: self.flows,
+                elements: self.left.flows,
                 size: Flows::SIZE,
             },
             Pressure {
                 map: Fragments::NAME,
-                elements: self.fragments,
+                elements: self.left.fragments,
                 size: Fragments::SIZE,
             },
         ]
     }
+
+    /// Goes on with removing what has expired at `now` (nanoseconds of `CLOCK_MONOTONIC`); returns how many entries went.
+    /// While another proxy takes over, everything is looked at every time.
+    ///
+    /// # Errors
+    /// Where the maps cannot be read or changed. The next sweep begins anew.
+    pub(super) fn sweep(
+        &mut self,
+        tables: &mut KernelTables,
+        now: u64,
+        draining: bool,
+    ) -> io::Result<usize> {
+        if draining {
+            *self = Self {
+                left: self.left,
+                ..Self::default()
+            };
+        } else if self.rests > 0 {
+            self.rests -= 1;
+            return Ok(0);
+        }
+        let (most, closed) = if draining {
+            (usize::MAX, TCP_CLOSED_DRAINING)
+        } else {
+            (BATCHES, TCP_CLOSED)
+        };
+        let cursor = self.cursor.take();
+        if cursor.is_none() {
+            self.under_way = 0;
+        }
+        let mut seen = 0;
+        let (cursor, mut deleted) = sweep_flows(tables, cursor, most, now, closed, &mut seen)?;
+        self.under_way += seen - deleted;
+        self.cursor = cursor;
+        if cursor.is_none() {
+            let (fragments, expired) = sweep_fragments(tables, now)?;
+            deleted += expired;
+            let flows = std::mem::take(&mut self.under_way);
+            self.left = Left { flows, fragments };
+            self.rests = REST;
+        }
+        Ok(deleted)
+    }
 }
 
-/// Removes flows and fragments that have expired at `now` (nanoseconds of `CLOCK_MONOTONIC`).
-///
-/// # Errors
-/// Where the maps cannot be read or changed.
-pub(super) fn sweep(tables: &mut KernelTables, now: u64, draining: bool) -> io::Result<Left> {
-    let closed = if draining {
-        TCP_CLOSED_DRAINING
-    } else {
-        TCP_CLOSED
-    };
-    let mut left = Left::default();
+fn sweep_flows(
+    tables: &mut KernelTables,
+    cursor: Option<Cursor>,
+    most: usize,
+    now: u64,
+    closed: Duration,
+    seen: &mut usize,
+) -> io::Result<(Option<Cursor>, usize)> {
     let flows = tables.map::<Flows>()?;
     let mut expired: Vec<FlowKey> = Vec::new();
-    sys::for_each_batch(flows, |keys: &[FlowKey], values: &[FlowValue]| {
-        left.flows += keys.len();
+    let visit = |keys: &[FlowKey], values: &[FlowValue]| {
+        *seen += keys.len();
         for (key, value) in keys.iter().zip(values) {
             // Most entries are in use, and then the other one of the pair need not be asked.
             if idle(value.last_seen, now) < shortest(key.protocol, closed) {
@@ -82,20 +137,25 @@ pub(super) fn sweep(tables: &mut KernelTables, now: u64, draining: bool) -> io::
             }
         }
         Ok(())
-    })?;
+    };
+    let cursor = sys::some_batches(flows, cursor, most, visit)?;
+    tables.delete::<Flows>(&expired)?;
+    Ok((cursor, expired.len()))
+}
+
+/// Returns how many are left, and how many went.
+fn sweep_fragments(tables: &mut KernelTables, now: u64) -> io::Result<(usize, usize)> {
+    let mut left = 0;
     let mut stale: Vec<FragmentKey> = Vec::new();
     tables.for_each::<Fragments>(&mut |key, value| {
-        left.fragments += 1;
         if idle(value.last_seen, now) >= FRAGMENTS {
             stale.push(*key);
+        } else {
+            left += 1;
         }
     })?;
-    tables.delete::<Flows>(&expired)?;
     tables.delete::<Fragments>(&stale)?;
-    left.flows -= expired.len();
-    left.fragments -= stale.len();
-    left.deleted = expired.len() + stale.len();
-    Ok(left)
+    Ok((left, stale.len()))
 }
 
 /// The key of the pair's other entry.

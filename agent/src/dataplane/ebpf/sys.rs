@@ -415,23 +415,43 @@ pub fn delete_batch<K: NoUninit>(map: BorrowedFd<'_>, keys: &[K]) -> io::Result<
     Ok(())
 }
 
+/// Where reading the elements of a hash map goes on.
+pub type Cursor = [u8; 64];
+
 /// Reads all elements of a hash map, a batch at a time. Elements that come or go meanwhile may be missed.
 ///
 /// # Errors
 /// Those of `BPF_MAP_LOOKUP_BATCH`.
 pub fn for_each_batch<K, V>(
     map: BorrowedFd<'_>,
-    mut visit: impl FnMut(&[K], &[V]) -> io::Result<()>,
+    visit: impl FnMut(&[K], &[V]) -> io::Result<()>,
 ) -> io::Result<()>
+where
+    K: NoUninit + AnyBitPattern,
+    V: AnyBitPattern,
+{
+    some_batches(map, None, usize::MAX, visit).map(drop)
+}
+
+/// Reads at most so many batches, from where reading stopped. Returns where it goes on; `None` at the end. Without batches
+/// in the kernel it reads all.
+///
+/// # Errors
+/// As [`for_each_batch`].
+pub fn some_batches<K, V>(
+    map: BorrowedFd<'_>,
+    mut cursor: Option<Cursor>,
+    most: usize,
+    mut visit: impl FnMut(&[K], &[V]) -> io::Result<()>,
+) -> io::Result<Option<Cursor>>
 where
     K: NoUninit + AnyBitPattern,
     V: AnyBitPattern,
 {
     let mut keys = vec![K::zeroed(); BATCH];
     let mut values = vec![V::zeroed(); BATCH];
-    let mut cursor: Option<[u8; 64]> = None;
-    loop {
-        let mut next = [0_u8; 64];
+    for _ in 0..most {
+        let mut next: Cursor = [0; 64];
         let mut attr = BatchAttr::new(map, keys.as_mut_ptr(), values.as_mut_ptr(), BATCH);
         attr.in_batch = cursor.as_ref().map_or(0, |c| c.as_ptr() as u64);
         attr.out_batch = next.as_mut_ptr() as u64;
@@ -440,17 +460,19 @@ where
             Ok(()) => false,
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
             Err(error) if cursor.is_none() && lacks_batches(error) => {
-                return one_by_one(map, visit);
+                one_by_one(map, visit)?;
+                return Ok(None);
             }
-            Err(_) => return result,
+            Err(_) => return result.map(|()| None),
         };
         let count = attr.count as usize;
         visit(&keys[..count], &values[..count])?;
         if last {
-            return Ok(());
+            return Ok(None);
         }
         cursor = Some(next);
     }
+    Ok(cursor)
 }
 
 fn one_by_one<K, V>(

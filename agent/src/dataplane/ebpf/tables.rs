@@ -8,6 +8,7 @@ use signpost_common::{
     count::ServiceCount,
     device::DeviceValue,
     dns::{Clock, Config, LargeAnswer, NameValue, SmallAnswer},
+    filter::{DESTINATION_WORDS, SOURCE_LINES, SourceLine},
     flow::{FlowKey, FlowValue, FragmentKey, FragmentValue},
     layout::{map, size},
     name::NameKey,
@@ -79,6 +80,10 @@ macro_rules! tables {
 tables! {
     /// What an address is.
     Addresses: map::ADDRESSES, Address => AddressValue, size::ADDRESSES, Hash, NO_PREALLOC;
+    /// Which destinations may be ours.
+    Destinations: map::DESTINATIONS, u32 => u64, DESTINATION_WORDS, Array, 0;
+    /// Which sources flows have.
+    Sources: map::SOURCES, u32 => SourceLine, SOURCE_LINES, Array, 0;
     /// Where clients send to.
     Frontends: map::FRONTENDS, FrontendKey => FrontendValue, size::FRONTENDS, Hash, NO_PREALLOC;
     /// Places of the sets.

@@ -114,7 +114,8 @@ pub(super) fn keep_ports(tables: &mut impl Tables, entries: &[Entry], now: u64) 
             }
         }
     }
-    // One that finds no room is one that may meet another.
+    // One that finds no room is one that may meet another. Where the programs do not know the node as a source yet, they do
+    // not look for the entry that leaves its packets as they are; its way back counts.
     tables.put::<Flows>(&kept);
     Ok(())
 }

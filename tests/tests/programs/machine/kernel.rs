@@ -18,6 +18,7 @@ use signpost_common::{
     Cause,
     count::{COUNT_SERVICES, ServiceCount},
     dns::Config,
+    filter::{self, Destinations, SourceLine},
     flow::{FlowKey, FlowValue},
     layout::{map, program},
     name::{HashKeys, NameKey},
@@ -38,6 +39,7 @@ const LONGEST: usize = 4096;
 /// The object, loaded.
 pub(crate) struct Kernel {
     object: Ebpf,
+    destinations: Destinations,
 }
 
 /// The kernel's programs, loaded once a process, for one test at a time.
@@ -89,7 +91,10 @@ impl Kernel {
                 .load()
                 .expect("the kernel accepts the program");
         }
-        Self { object }
+        Self {
+            object,
+            destinations: Destinations::default(),
+        }
     }
 
     /// How many instructions the verifier looked at.
@@ -162,6 +167,7 @@ impl Kernel {
 
     /// Writes everything that the agent writes.
     pub(crate) fn fill(&mut self, tables: &Memory) {
+        self.fill_destinations(tables.destinations());
         self.replace(map::ADDRESSES, &tables.addresses);
         self.replace(map::FRONTENDS, &tables.frontends);
         self.replace(map::SLOTS, &tables.slots);
@@ -197,6 +203,9 @@ impl Kernel {
 
     /// Writes what the programs write.
     pub(crate) fn fill_flows(&mut self, tables: &Memory) {
+        for key in tables.flows.borrow().keys() {
+            self.note_source(key);
+        }
         self.replace(map::FLOWS, &tables.flows.borrow());
         self.replace(map::FRAGMENTS, &tables.fragments.borrow());
         self.fill_affinity(tables);
@@ -213,6 +222,33 @@ impl Kernel {
             .iter()
             .map(|entry| entry.expect("a client"))
             .collect()
+    }
+
+    fn fill_destinations(&mut self, wanted: Destinations) {
+        let map = self.object.map_mut(map::DESTINATIONS);
+        let map = map.expect("a map of that name");
+        let mut array: Array<_, u64> = Array::try_from(map).expect("an array");
+        let words = wanted.words().iter().zip(self.destinations.words());
+        for (index, (word, written)) in (0..).zip(words) {
+            if word != written {
+                array.set(index, word, 0).expect("an element is written");
+            }
+        }
+        self.destinations = wanted;
+    }
+
+    /// Does what a program does before it records a flow.
+    fn note_source(&mut self, key: &FlowKey) {
+        if key.direction & FlowKey::OTHER_WAY == 0 {
+            return;
+        }
+        let (index, place) = filter::source(&key.source, key.direction);
+        let map = self.object.map_mut(map::SOURCES);
+        let map = map.expect("a map of that name");
+        let mut array: Array<_, SourceLine> = Array::try_from(map).expect("an array");
+        let mut line = array.get(&index, 0).expect("an element");
+        line[place as usize] = 1;
+        array.set(index, line, 0).expect("an element is written");
     }
 
     fn replace_ranges(&mut self, tables: &Memory) {

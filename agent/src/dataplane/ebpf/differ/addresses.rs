@@ -8,6 +8,7 @@ use std::{
 
 use signpost_common::{
     Address,
+    dns::Network,
     service::{AddressValue, FrontendKey},
 };
 
@@ -17,6 +18,7 @@ use super::{
         tables::{Addresses, Table, Tables},
     },
     batch::{Batch, delete},
+    destinations::DestinationFilter,
 };
 use crate::dataplane::{NodeAddresses, Report, Update};
 
@@ -30,6 +32,7 @@ pub(super) struct AddressTable {
     foreign: BTreeSet<Address>,
     /// Addresses that are not as they must be, and why.
     unsettled: BTreeMap<Address, String>,
+    destinations: DestinationFilter,
 }
 
 impl AddressTable {
@@ -52,6 +55,26 @@ impl AddressTable {
                 }
             }
         })
+    }
+
+    /// Makes sure that the programs look at packets to an address, whatever it is.
+    ///
+    /// # Errors
+    /// Where the map cannot be read or written.
+    pub(super) fn cover(&mut self, tables: &mut impl Tables, address: &Address) -> io::Result<()> {
+        self.destinations.cover(tables, [address])
+    }
+
+    /// The same for all addresses of these networks.
+    ///
+    /// # Errors
+    /// As [`AddressTable::cover`].
+    pub(super) fn cover_networks(
+        &mut self,
+        tables: &mut impl Tables,
+        networks: &[Network],
+    ) -> io::Result<()> {
+        self.destinations.cover_networks(tables, networks)
     }
 
     /// Takes in what an update says of addresses; [`AddressTable::settle`] carries it out.
@@ -119,6 +142,7 @@ impl AddressTable {
                 batch.push(0, address, AddressValue { flags });
             }
         }
+        self.destinations.cover(tables, batch.keys())?;
         for (_, address, failed) in batch.write(tables, report) {
             self.written.remove(&address);
             self.unsettled.insert(address, failed.to_string());

@@ -27,6 +27,11 @@ impl<T: Table> Batch<T> {
         self.owners.push(owner);
     }
 
+    /// The keys of all.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &T::Key> {
+        self.elements.iter().map(|(key, _)| key)
+    }
+
     /// Writes all; returns whose elements were not written, with their keys.
     pub(super) fn write(
         self,

@@ -144,6 +144,14 @@ impl ConfigElement {
         self.ttl = ttl;
     }
 
+    /// The networks that ClusterIPs are given out of, as the programs are to know them.
+    pub(super) fn service_ranges(&self) -> &[Network] {
+        if self.flags & Config::SERVICE_RANGES == 0 {
+            return &[];
+        }
+        &self.service_ranges
+    }
+
     /// Takes in the UDP ports that clients outside the cluster use; [`ConfigElement::write`] carries it out.
     pub(super) fn set_external_ports(&mut self, ports: [u16; 2]) {
         self.external_ports = ports;

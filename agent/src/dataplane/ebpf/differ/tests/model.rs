@@ -8,13 +8,14 @@ use std::{
 use bytemuck::{NoUninit, bytes_of, pod_read_unaligned};
 use signpost_common::{
     dns::NameValue,
+    filter,
     name::NameKey,
     service::{FrontendKey, FrontendValue, MemberKey, RangeKey, SlotKey, SlotValue},
 };
 
 use crate::dataplane::ebpf::tables::{
-    Addresses, Configs, Frontends, LargeAnswers, Members, NameTexts, Names, NotWritten, Services,
-    Slots, SmallAnswers, SourceRanges, Table, Tables,
+    Addresses, Configs, Destinations, Frontends, LargeAnswers, Members, NameTexts, Names,
+    NotWritten, Services, Slots, SmallAnswers, SourceRanges, Table, Tables,
 };
 
 type Elements = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -198,6 +199,11 @@ impl Model {
                 self.find::<Services>(&value.service).is_some(),
                 "{key:?} has no name"
             );
+        }
+        for (address, _) in self.all::<Addresses>() {
+            let (index, bit) = filter::destination(&address);
+            let word = self.find::<Destinations>(&index).unwrap_or_default();
+            assert!(word & bit != 0, "{address:?} is filtered out");
         }
         for (key, qtype) in &self.constant {
             assert!(

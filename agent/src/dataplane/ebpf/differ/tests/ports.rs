@@ -63,6 +63,7 @@ fn a_port_that_comes_is_written_from_the_inside_out() {
             map::SLOTS,
             map::SERVICES,
             map::FRONTENDS,
+            map::DESTINATIONS,
             map::ADDRESSES,
             map::CONFIG
         ]
