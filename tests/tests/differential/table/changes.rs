@@ -161,6 +161,10 @@ fn flows() -> Vec<Scenario> {
             .sees(Pod(One), VIP, reaches(&[A1]))
             .udp()
             .over("one")
+            // Once more: connection tracking forgets what was answered once after thirty seconds.
+            .sees(Pod(One), VIP, reaches(&[A1]))
+            .udp()
+            .over("one")
             .step([cluster_ip().slice([serving(A1), ready(B1)])])
             .sees(Pod(One), VIP, reaches(&[A1]))
             .udp()
