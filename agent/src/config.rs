@@ -353,6 +353,7 @@ impl AgentConfig {
             "masqueradeAll": self.masquerade_all,
             "countServices": self.count_services,
             "podInterfaces": self.pod_interfaces,
+            "wireInterfaces": self.wire_interfaces,
             "dnsAnswers": self.dns_answers.to_string(),
             "negativeGrace": self.negative_grace,
             "healthAddress": self.health_address,

@@ -15,6 +15,7 @@ use crate::{
 
 pub mod ebpf;
 pub mod netfilter;
+mod netlink;
 
 /// What changed, for a dataplane to carry out. `None` means gone.
 #[derive(Clone, Debug, Default)]
@@ -76,7 +77,7 @@ pub struct Report {
 pub struct Handover {
     /// Connections of another proxy are alive: segments of TCP connections that are not known are left to it.
     pub takeover: bool,
-    /// Another proxy takes over: known flows go on, new ones are left to it.
+    /// This node is left to another proxy: known flows go on, new ones are its.
     pub drain: bool,
 }
 

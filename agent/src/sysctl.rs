@@ -6,11 +6,12 @@
 use std::{fs, io, ops::RangeInclusive, path::Path};
 
 use clap::Args;
+use signpost_common::FIRST_PORT;
 
 use crate::model::{ObjectName, Problem};
 
 /// Source ports that masqueraded and clashing connections get: nobody else may be given them.
-pub const OUR_PORTS: RangeInclusive<u16> = 61_000..=65_535;
+pub const OUR_PORTS: RangeInclusive<u16> = FIRST_PORT..=u16::MAX;
 
 const RESERVED: &str = "net/ipv4/ip_local_reserved_ports";
 const LOCAL_RANGE: &str = "net/ipv4/ip_local_port_range";

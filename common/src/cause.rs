@@ -91,7 +91,7 @@ causes! {
     IcmpUnknown = "icmp_unknown",
     /// A TCP segment of an unknown connection passed to the stack while another proxy is being replaced.
     Takeover = "takeover",
-    /// A packet of an unknown flow passed to the stack while another proxy takes over.
+    /// A packet of an unknown flow passed to the stack while this node is left to another proxy.
     Draining = "draining",
     /// A packet ends inside a header; left to the stack.
     TooShort = "too_short",

@@ -194,7 +194,7 @@ impl Config {
     pub const DNS: u32 = 1;
     /// Unknown TCP segments without SYN pass to the stack: another proxy's connections are still alive.
     pub const TAKEOVER: u32 = 2;
-    /// Known flows are translated, new ones pass to the stack: another proxy is taking over.
+    /// Known flows are translated, new ones pass to the stack: this node is left to another proxy.
     pub const DRAIN: u32 = 4;
     /// All traffic to ClusterIPs is masqueraded (kube-proxy's `masqueradeAll`).
     pub const MASQUERADE_ALL: u32 = 8;

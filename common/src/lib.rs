@@ -21,6 +21,10 @@ pub mod socket;
 pub use address::{Address, Port};
 pub use cause::Cause;
 
+/// The first of the ports that flows get which cannot keep their own, up to 65535: above the usual `ip_local_port_range`
+/// (32768–60999), and reserved, so that neither the node nor a pod connects from them.
+pub const FIRST_PORT: u16 = 61_000;
+
 #[cfg(feature = "user")]
 mod pod {
     macro_rules! pod {

@@ -7,7 +7,7 @@
 //! would have the key of another flow's is never written over it ([`crate::record`]).
 
 use signpost_common::{
-    Address, Cause,
+    Address, Cause, FIRST_PORT,
     dns::Config,
     flow::{FlowKey, FlowValue},
     service::{AddressValue, FrontendValue, MemberValue, RangeKey},
@@ -200,7 +200,7 @@ pub fn let_answers_pass<T: Tables>(
 pub fn may_take_a_port(headers: &Headers, segment: &Segment) -> bool {
     let begins =
         headers.protocol == protocol::UDP || headers.protocol == protocol::TCP && segment.opens;
-    begins && segment.source().get() as u32 >= masquerade::FIRST_PORT
+    begins && segment.source().get() >= FIRST_PORT
 }
 
 /// Makes a flow of what somebody else sends from this node with such a port: a proxy beside us, or a CNI, that has

@@ -10,7 +10,7 @@
 //! well ([`crate::flow::join`]).
 
 use signpost_common::{
-    Address, Cause, Port, device::DeviceValue, flow::FlowValue, service::AddressValue,
+    Address, Cause, FIRST_PORT, Port, device::DeviceValue, flow::FlowValue, service::AddressValue,
 };
 
 use crate::{
@@ -19,10 +19,8 @@ use crate::{
     work::Work,
 };
 
-/// Source ports for flows that cannot keep their own: above the usual `ip_local_port_range` (32768–60999), and
-/// reserved, so that neither the node nor a pod connects from them.
-pub const FIRST_PORT: u32 = 61_000;
-const PORTS: u32 = 65_536 - FIRST_PORT;
+/// How many ports there are for flows that cannot keep their own.
+const PORTS: u32 = u16::MAX as u32 - FIRST_PORT as u32 + 1;
 
 /// Nanoseconds after which a flow that is in use looks for its way back. The map may have evicted it alone: where nobody
 /// answers, only the way there is used.
@@ -36,7 +34,7 @@ const MICROSECOND: u64 = 1000;
 /// One of the source ports.
 #[inline(always)]
 pub(crate) fn random_port(tables: &impl Tables) -> u16 {
-    (FIRST_PORT + tables.random() % PORTS) as u16
+    nth_port(tables.random())
 }
 
 /// Gives the masqueraded flow in the working memory its source, and records its way back. A flow that has one keeps
@@ -73,7 +71,7 @@ pub fn complete<T: Tables>(tables: &T, work: &mut Work, device: u32) -> Result<(
     forget(&mut work.second_best, 0);
     forget(&mut work.over_for, 0);
     let first = match work.flow.source_port.get() {
-        0 => (FIRST_PORT + work.flow.check % PORTS) as u16,
+        0 => nth_port(work.flow.check),
         port => port,
     };
     set_port(work, first);
@@ -100,6 +98,11 @@ pub fn complete<T: Tables>(tables: &T, work: &mut Work, device: u32) -> Result<(
         tables.remove_flow(&work.there_key);
     }
     replace(tables, work)
+}
+
+#[inline(always)]
+const fn nth_port(number: u32) -> u16 {
+    FIRST_PORT + (number % PORTS) as u16
 }
 
 #[inline(always)]

@@ -13,7 +13,7 @@ use crate::{
     verdict::Verdict,
 };
 
-/// While another proxy is being replaced or takes over, what nobody here answers may be one of its own.
+/// While another proxy is being replaced, or the node left to it, what nobody here answers may be one of its own.
 const OTHER_PROXY: u32 = Config::TAKEOVER | Config::DRAIN;
 
 /// An address at which no Service answers, though it may be in a range of theirs.

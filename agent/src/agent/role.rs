@@ -55,7 +55,7 @@ use crate::{
 
 /// Events that wait for the loop: enough for it to fill the maps while the source goes on reading.
 const EVENTS: usize = 4096;
-/// Notes on Services that wait to be posted.
+/// Notes on objects that wait to be posted.
 const NOTES: usize = 64;
 /// Interfaces that wait for the loop.
 const INTERFACES: usize = 256;
@@ -202,6 +202,8 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
     let (checks_in, checks) = watch::channel(ServiceHealth::default());
     let (notes_in, notes) = mpsc::channel(NOTES);
     if config.source == Source::Kube {
+        let starting = source::kube::notes::Note::starting(&node);
+        notes_in.send(starting).await?;
         tokio::spawn(post(config.clone(), node.clone(), notes));
     }
     let this_node = node.clone();
@@ -217,7 +219,7 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
         tracing::error!("{text}");
         // Notes that nobody takes are lost: the log has them.
         let _ = notes_in.try_send(source::kube::notes::Note {
-            service,
+            regarding: source::kube::notes::Regarding::Service(service),
             reason: "FailedToStartServiceHealthcheck",
             action: "Listen",
             text,
@@ -366,7 +368,7 @@ async fn source(
     }
 }
 
-/// Posts notes on Services to the API server.
+/// Posts notes on objects to the API server.
 async fn post(config: AgentConfig, node: String, notes: mpsc::Receiver<source::kube::notes::Note>) {
     if let Err(error) = source::kube::notes::post(kube_options(config, node), notes).await {
         tracing::warn!("no Events are posted: {error:#}");

@@ -2,12 +2,13 @@
 
 use std::io;
 
-use netlink_packet_core::{NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader, NetlinkPayload};
 use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
 };
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use netlink_sys::{Socket, protocols::NETLINK_NETFILTER};
 
+use super::netlink;
 use crate::model::Family;
 
 pub mod conntrack;
@@ -21,56 +22,42 @@ const fn family(family: Family) -> NetfilterProtoFamily {
 }
 
 fn open() -> io::Result<Socket> {
-    let mut socket = Socket::new(NETLINK_NETFILTER)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    Ok(socket)
+    netlink::open(NETLINK_NETFILTER)
 }
 
-/// A message as bytes, filled up to where the next one may begin.
+/// A message as bytes.
 fn bytes(
     flags: u16,
     family: NetfilterProtoFamily,
     resource: u16,
     message: impl Into<NetfilterMessageInner>,
 ) -> Vec<u8> {
-    let mut header = NetlinkHeader::default();
-    header.flags = flags;
     let message = NetfilterMessage::new(NetfilterHeader::new(family, 0, resource), message);
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-    bytes
+    netlink::bytes(flags, NetlinkPayload::from(message))
+}
+
+/// Asks for one thing; whether it is there. What is to be done with it is done then.
+///
+/// # Errors
+/// Where the kernel does not allow it, or has no such part of netfilter.
+fn exchange(
+    family: NetfilterProtoFamily,
+    message: impl Into<NetfilterMessageInner>,
+) -> io::Result<bool> {
+    let socket = open()?;
+    socket.send(&bytes(NLM_F_REQUEST | NLM_F_ACK, family, 0, message), 0)?;
+    match receive(&socket, 1, |_, _| {}) {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Reads up to the end of a list, or up to so many acknowledgements.
 fn receive(
     socket: &Socket,
-    mut acknowledgements: usize,
-    mut visit: impl FnMut(&NetlinkHeader, NetfilterMessage),
+    acknowledgements: usize,
+    visit: impl FnMut(&NetlinkHeader, NetfilterMessage),
 ) -> io::Result<()> {
-    loop {
-        let (bytes, _) = socket.recv_from_full()?;
-        let mut rest = &bytes[..];
-        while !rest.is_empty() {
-            let message = NetlinkMessage::<NetfilterMessage>::deserialize(rest)
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
-            let length = (message.header.length as usize).next_multiple_of(4);
-            match message.payload {
-                NetlinkPayload::InnerMessage(inner) => visit(&message.header, inner),
-                NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
-                NetlinkPayload::Done(_) => return Ok(()),
-                NetlinkPayload::Error(_) => {
-                    acknowledgements = acknowledgements.saturating_sub(1);
-                    if acknowledgements == 0 {
-                        return Ok(());
-                    }
-                }
-                _ => {}
-            }
-            rest = rest.get(length..).unwrap_or_default();
-        }
-    }
+    netlink::receive(socket, acknowledgements, visit)
 }

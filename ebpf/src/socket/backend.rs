@@ -2,8 +2,11 @@
 
 use signpost_common::{
     Address, Cause, Port,
+    device::DeviceValue,
     dns::Config,
-    service::{FrontendKey, FrontendValue, MemberKey, MemberValue, RangeKey, SlotValue},
+    service::{
+        AddressValue, FrontendKey, FrontendValue, MemberKey, MemberValue, RangeKey, SlotValue,
+    },
     socket::{SocketKey, SocketValue},
 };
 
@@ -83,14 +86,26 @@ impl Asked {
         Some(there.address.same(&self.address) && there.port == self.port)
     }
 
-    /// Whether the Service's source ranges have this node in them. The agent then has put the address that is asked
-    /// among them: what the node sends to an address of its own has this address as its source too.
+    /// Whether the Service's source ranges have the address in them that the process will be seen with: the one that
+    /// packets by the default route get. What goes to an address of this node has that very address as its source, and
+    /// is let in there where the node's own one is.
     #[inline(always)]
     fn is_let_in(&self, tables: &impl Tables, frontend: &FrontendValue) -> bool {
+        let mut address = self.address;
+        if tables.address(&self.address) & AddressValue::NODE == 0 {
+            let Some(device) = tables.device(DeviceValue::ANY) else {
+                return false;
+            };
+            address = if self.address.is_v4() {
+                device.v4
+            } else {
+                device.v6
+            };
+        }
         tables.in_range(&RangeKey {
             bits: RangeKey::ALL_BITS,
             service: frontend.service,
-            address: self.address,
+            address,
         })
     }
 

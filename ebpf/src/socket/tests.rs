@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use signpost_common::{
     Address, Cause, Port,
+    device::DeviceValue,
     dns::{Config, DNS_ALIVE_FOR, Network},
     name::{HashKeys, NameKey},
     service::{
@@ -471,15 +472,32 @@ fn source_ranges_let_processes_in_where_the_node_is_in_them() {
     assert_eq!(connect(&mut tcp, &tables), Verdict::TimeOut);
     let mut udp = Call::of(1, UDP, vip);
     assert_eq!(sendmsg(&mut udp, &tables), Verdict::Deny);
-    // The agent does this where one of the ranges has the node's address.
-    let range = RangeKey {
+    let range = |address: &str| RangeKey {
         bits: RangeKey::ALL_BITS,
         service: SERVICE,
-        address: vip.ip().into(),
+        address: address.parse::<IpAddr>().unwrap().into(),
     };
-    tables.source_ranges.insert(range, 1);
+    // That the Service's own address is in them says nothing of the node.
+    let own = range(&vip.ip().to_string());
+    tables.source_ranges.insert(own, 1);
+    let node = DeviceValue {
+        v4: "192.168.50.11".parse::<IpAddr>().unwrap().into(),
+        v6: Address::UNSPECIFIED,
+    };
+    tables.devices.insert(DeviceValue::ANY, node);
+    assert_eq!(connect(&mut tcp, &tables), Verdict::TimeOut);
+    tables.source_ranges.insert(range("192.168.50.11"), 1);
     assert!(backends.contains(&connected(&tables, 1, TCP, vip)));
     assert!(backends.contains(&sent(&tables, 2, vip)));
+    // What goes to an address of the node comes from there.
+    tables.source_ranges.clear();
+    let flags = AddressValue::NODE | AddressValue::SERVICE;
+    tables
+        .addresses
+        .insert(vip.ip().into(), AddressValue { flags });
+    assert_eq!(connect(&mut tcp, &tables), Verdict::TimeOut);
+    tables.source_ranges.insert(own, 1);
+    assert!(backends.contains(&connected(&tables, 3, TCP, vip)));
 }
 
 #[test]
@@ -606,7 +624,7 @@ fn a_frontend_that_is_replaced_meanwhile_is_read_again() {
 }
 
 #[test]
-fn while_another_proxy_takes_over_only_known_sockets_are_translated() {
+fn while_the_node_drains_only_known_sockets_are_translated() {
     let (vip, backends) = families()[0];
     let mut tables = tables();
     serve(&mut tables, SERVICE, vip, &backends, 0);

@@ -3,4 +3,5 @@
 mod balancers;
 mod changes;
 mod manifests;
+mod node;
 mod story;

@@ -348,7 +348,7 @@ fn directions_are_kept_apart(machine: &mut Machine, family: Family, protocol: Pr
     }
 }
 
-fn known_flows_go_on_while_another_proxy_takes_over(
+fn known_flows_go_on_beside_another_proxy(
     machine: &mut Machine,
     family: Family,
     protocol: Protocol,
@@ -463,7 +463,7 @@ scenes! { family, protocol:
     services_without_endpoints,
     packets_that_are_not_ours,
     directions_are_kept_apart,
-    known_flows_go_on_while_another_proxy_takes_over,
+    known_flows_go_on_beside_another_proxy,
     refused_sources_and_client_affinity,
     an_undefined_port_of_a_cluster_ip_is_refused,
 }

@@ -4,6 +4,7 @@
 //! `signpost cleanup`.
 
 use std::{
+    collections::HashMap,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -14,6 +15,7 @@ use signpost_common::{
     flow::{FlowKey, FlowValue},
     socket::SocketKey,
 };
+use signpost_ebpf::headers::protocol::UDP;
 
 use super::{
     pins,
@@ -23,13 +25,10 @@ use super::{
     view::View,
 };
 
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-
 /// What a node that drains still serves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Remaining {
-    /// TCP connections that are not at their end.
+    /// Connections of TCP and associations of SCTP that are not at their end.
     pub connections: u64,
     /// Flows of UDP.
     pub datagrams: u64,
@@ -79,20 +78,19 @@ pub fn is_carried_out(view: &View) -> io::Result<bool> {
 /// # Errors
 /// Where the maps cannot be read.
 pub fn remaining(view: &View) -> io::Result<Remaining> {
-    let flows = view.all::<Flows>()?;
+    let flows: HashMap<FlowKey, FlowValue> = view.all::<Flows>()?.into_iter().collect();
     let mut remaining = Remaining::default();
-    for (key, value) in flows {
-        if value.flags & FlowValue::FORWARD == 0 && !has_another_port(&key, &value) {
+    for (key, value) in &flows {
+        if value.flags & FlowValue::FORWARD == 0 && !has_another_port(key, value) {
             continue;
         }
-        if key.protocol != TCP {
+        if key.protocol == UDP {
             remaining.datagrams += 1;
             continue;
         }
         let mut opposite = FlowKey::ZERO;
-        value.write_opposite(&key, &mut opposite);
-        let other = view.get::<Flows>(&opposite)?;
-        let other = other.map_or(GONE, |other| other.flags);
+        value.write_opposite(key, &mut opposite);
+        let other = flows.get(&opposite).map_or(GONE, |other| other.flags);
         remaining.connections += u64::from(!is_closed(value.flags, other));
     }
     Ok(remaining)

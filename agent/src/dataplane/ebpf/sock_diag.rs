@@ -3,16 +3,17 @@
 use std::{collections::HashSet, io};
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload, NetlinkSerializable,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkPayload, NetlinkSerializable,
 };
 use netlink_packet_sock_diag::{
     SockDiagDestroy, SockDiagMessage,
     constants::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP},
     inet::{ExtensionFlags, InetRequest, InetResponse, InetResponseHeader, SocketId, StateFlags},
 };
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
+use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
 use signpost_common::{Address, Port};
+
+use crate::dataplane::netlink;
 
 /// A UDP socket that is connected.
 #[derive(Clone, Debug)]
@@ -151,47 +152,20 @@ fn request(family: u8, states: StateFlags, socket_id: SocketId) -> InetRequest {
 }
 
 fn open() -> io::Result<Socket> {
-    let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    Ok(socket)
+    netlink::open(NETLINK_SOCK_DIAG)
 }
 
-fn send<T>(socket: &Socket, flags: u16, payload: NetlinkPayload<T>) -> io::Result<()>
-where
-    T: NetlinkSerializable,
-{
-    let mut header = NetlinkHeader::default();
-    header.flags = flags;
-    let mut message = NetlinkMessage::new(header, payload);
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    socket.send(&bytes, 0).map(drop)
+fn send<T: NetlinkSerializable>(
+    socket: &Socket,
+    flags: u16,
+    payload: NetlinkPayload<T>,
+) -> io::Result<()> {
+    socket.send(&netlink::bytes(flags, payload), 0).map(drop)
 }
 
 /// Reads up to the end of the answer.
 fn receive(socket: &Socket, mut visit: impl FnMut(SockDiagMessage)) -> io::Result<()> {
-    loop {
-        let (bytes, _) = socket.recv_from_full()?;
-        let mut rest = &bytes[..];
-        while !rest.is_empty() {
-            let message: NetlinkMessage<SockDiagMessage> = parse(rest)?;
-            let length = (message.header.length as usize).next_multiple_of(4);
-            match message.payload {
-                NetlinkPayload::InnerMessage(message) => visit(message),
-                NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
-                NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => return Ok(()),
-                _ => {}
-            }
-            rest = rest.get(length..).unwrap_or_default();
-        }
-    }
-}
-
-fn parse<T: NetlinkDeserializable>(bytes: &[u8]) -> io::Result<NetlinkMessage<T>> {
-    NetlinkMessage::deserialize(bytes)
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))
+    netlink::receive(socket, 1, |_, message| visit(message))
 }
 
 #[cfg(test)]

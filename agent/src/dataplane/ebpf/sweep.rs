@@ -3,6 +3,7 @@
 use std::{io, time::Duration};
 
 use signpost_common::flow::{FlowKey, FlowValue, FragmentKey};
+use signpost_ebpf::headers::protocol::UDP;
 
 use super::{
     Pressure,
@@ -27,8 +28,6 @@ const UDP_ANSWERED: Duration = Duration::from_secs(180);
 const UDP_UNANSWERED: Duration = Duration::from_secs(30);
 /// Fragments of one packet (RFC 791 §3.2 and Linux's `ipfrag_time`: 30 s).
 const FRAGMENTS: Duration = Duration::from_secs(30);
-
-const UDP: u8 = 17;
 
 /// Sweeps between the end of one pass over the maps and the beginning of the next. Even an empty map takes a millisecond,
 /// and drives other things out of the processors' caches.
@@ -226,13 +225,12 @@ fn idle(last_seen: u64, now: u64) -> Duration {
 #[cfg(test)]
 mod tests {
     use signpost_common::{Address, Port};
+    use signpost_ebpf::headers::protocol::{SCTP, TCP};
 
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;
     const NOW: u64 = 1_000_000 * SECOND;
-    const TCP: u8 = 6;
-    const SCTP: u8 = 132;
 
     /// Both entries of a flow, used so many seconds ago, with these flags.
     fn pair(protocol: u8, ages: [u64; 2], flags: [u32; 2]) -> [(FlowKey, FlowValue); 2] {

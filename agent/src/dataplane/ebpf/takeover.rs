@@ -21,6 +21,8 @@ use signpost_common::{
     service::{AddressValue, FrontendKey, MemberKey, MemberValue},
 };
 
+use signpost_ebpf::headers::protocol::UDP;
+
 use super::{
     now, pins, sock_diag, sys,
     tables::{Addresses, Configs, Flows, Frontends, KernelTables, Members, Table as _, Tables},
@@ -34,8 +36,6 @@ use crate::{
     model::Family,
     sysctl::OUR_PORTS,
 };
-
-const UDP: u8 = 17;
 
 /// What is alive of another proxy's connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,10 +80,11 @@ pub fn at_start(root: &Path) -> AtStart {
             };
         }
     };
-    let mut connections = entries.iter().filter(|entry| entry.protocol != UDP);
-    let takeover = match View::open(root).and_then(|view| Ok(judge(&view.tables, &entries)?)) {
+    let connections = entries.iter().filter(|entry| entry.protocol != UDP);
+    let connections: Vec<Entry> = connections.cloned().collect();
+    let takeover = match View::open(root).and_then(|view| Ok(judge(&view.tables, &connections)?)) {
         Ok(judged) => judged.alive.connections > 0,
-        Err(_) => connections.next().is_some(),
+        Err(_) => !connections.is_empty(),
     };
     AtStart { takeover, entries }
 }
@@ -374,13 +375,13 @@ mod tests {
         service::{AddressValue, FrontendValue},
     };
 
+    use signpost_ebpf::headers::protocol::TCP;
+
     use super::*;
     use crate::dataplane::{
         ebpf::tables::{NotWritten, Table},
         netfilter::conntrack::Ends,
     };
-
-    const TCP: u8 = 6;
 
     #[derive(Default)]
     struct Maps(BTreeMap<(&'static str, Vec<u8>), Vec<u8>>);

@@ -5,15 +5,14 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use netlink_packet_core::{
-    DefaultNla, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, Nla as _,
-};
+use netlink_packet_core::{DefaultNla, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, Nla as _};
 use netlink_packet_netfilter::{
     NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
     conntrack::{ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Status, Tuple},
 };
 
-use super::{bytes, open, receive};
+use super::{bytes, exchange, family, open, receive};
+use crate::model::Family;
 
 /// Attributes that the packets' crate has no name for (linux/netfilter/nfnetlink_conntrack.h).
 const CTA_ID: u16 = 12;
@@ -86,17 +85,8 @@ pub fn entries(translated: Translated) -> io::Result<Vec<Entry>> {
 /// # Errors
 /// Where the kernel does not allow it.
 pub fn delete(entry: &Entry) -> io::Result<()> {
-    let family = match entry.original.source {
-        SocketAddr::V4(_) => NetfilterProtoFamily::IPv4,
-        SocketAddr::V6(_) => NetfilterProtoFamily::IPv6,
-    };
-    let message = ConntrackMessage::Delete(entry.key.clone());
-    let socket = open()?;
-    socket.send(&bytes(NLM_F_REQUEST | NLM_F_ACK, family, 0, message), 0)?;
-    match receive(&socket, 1, |_, _| {}) {
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-        result => result,
-    }
+    let of = family(Family::of(entry.original.source.ip()));
+    exchange(of, ConntrackMessage::Delete(entry.key.clone())).map(drop)
 }
 
 /// `None` where the table changed under the list.

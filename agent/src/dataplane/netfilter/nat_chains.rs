@@ -14,7 +14,7 @@ use netlink_packet_netfilter::{
     none::ControlMessage,
 };
 
-use super::{bytes, family, open, receive};
+use super::{bytes, exchange, family, open, receive};
 use crate::model::Family;
 
 /// The table of the empty chains, one a family.
@@ -124,14 +124,7 @@ fn named(table: &str) -> TableMessage {
 }
 
 fn exists(of: Family, question: NfTablesMessage) -> io::Result<bool> {
-    let socket = open()?;
-    let flags = NLM_F_REQUEST | NLM_F_ACK;
-    socket.send(&bytes(flags, family(of), 0, question), 0)?;
-    match receive(&socket, 1, |_, _| {}) {
-        Ok(()) => Ok(true),
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
-        Err(error) => Err(error),
-    }
+    exchange(family(of), question)
 }
 
 /// Carries out all changes or none.

@@ -55,6 +55,7 @@ async fn forward<K: Watched>(
 ) -> End {
     let streamed = deadline.is_some();
     let mut failures = 0;
+    let mut said = false;
     loop {
         let next = match deadline {
             Some(deadline) => match timeout_at(deadline, stream.next()).await {
@@ -67,6 +68,7 @@ async fn forward<K: Watched>(
             None => return End::Closed,
             Some(Ok(event)) => {
                 failures = 0;
+                said = false;
                 let listed = match event {
                     watcher::Event::Init => Some(false),
                     watcher::Event::InitDone => Some(true),
@@ -92,7 +94,7 @@ async fn forward<K: Watched>(
                     tracing::info!(kind = %K::KIND, "the API server does not know the kind");
                     return End::Unknown;
                 }
-                report::<K>(&error, failures);
+                said |= report::<K>(&error, failures, said);
                 sleep(wait(contact.timing(), failures)).await;
                 failures += 1;
                 // A server that is away says nothing about what it can do.
@@ -123,8 +125,9 @@ fn is_unknown(error: &watcher::Error) -> bool {
     )
 }
 
-/// Says it once aloud; a server that is away for long fills no log.
-fn report<K: Watched>(error: &watcher::Error, failures: u32) {
+/// Says it once aloud, and whether it did; a server that is away for long fills no log. That a watch ends says nothing:
+/// servers end every watch after some minutes, and not always with a last word.
+fn report<K: Watched>(error: &watcher::Error, failures: u32, said: bool) -> bool {
     let forbidden = match error {
         watcher::Error::WatchStartFailed(kube::Error::Api(status))
         | watcher::Error::InitialListFailed(kube::Error::Api(status)) => {
@@ -133,13 +136,18 @@ fn report<K: Watched>(error: &watcher::Error, failures: u32) {
         _ => false,
     };
     let kind = K::KIND;
-    if forbidden && failures == 0 {
+    if matches!(error, watcher::Error::WatchFailed(_)) {
+        tracing::debug!(%kind, %error, "a watch ended; it begins anew");
+        return false;
+    }
+    if forbidden && !said {
         tracing::error!(%kind, %error, "not allowed to list and watch: bind the ClusterRole that comes with signpost");
-    } else if failures == 0 {
+    } else if !said {
         tracing::warn!(%kind, %error, "lost the API server; what is known stays");
     } else {
         tracing::debug!(%kind, %error, failures, "the API server is still away");
     }
+    true
 }
 
 /// Half of it is chance: nodes that lost a server at the same time do not come back at the same time.

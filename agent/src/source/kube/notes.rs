@@ -13,17 +13,38 @@ use crate::model::ObjectName;
 /// Who posts.
 const CONTROLLER: &str = "signpost";
 
-/// Something that the owner of a Service has to know.
+/// Something that the owner of an object has to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {
-    /// The Service.
-    pub service: ObjectName,
+    /// The object.
+    pub regarding: Regarding,
     /// Why, in one word that scripts look for.
     pub reason: &'static str,
     /// What was tried.
     pub action: &'static str,
-    /// What happened.
+    /// What happened; empty where the reason says it all.
     pub text: String,
+}
+
+/// What a note is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Regarding {
+    /// A Service, of which something is wrong.
+    Service(ObjectName),
+    /// A Node, of which something is said.
+    Node(String),
+}
+
+impl Note {
+    /// A proxy begins its work on a node, as kube-proxy says it.
+    pub fn starting(node: &str) -> Self {
+        Self {
+            regarding: Regarding::Node(node.to_owned()),
+            reason: "Starting",
+            action: "StartSignpost",
+            text: String::new(),
+        }
+    }
 }
 
 /// Posts notes until nobody writes any more. What cannot be posted is said in the log.
@@ -50,23 +71,29 @@ pub async fn post(options: KubeOptions, mut notes: mpsc::Receiver<Note>) -> anyh
 
 fn event(note: Note) -> (Event, ObjectReference) {
     let Note {
-        service,
+        regarding,
         reason,
         action,
         text,
     } = note;
+    let (type_, kind, namespace, name) = match &regarding {
+        Regarding::Service(ObjectName { namespace, name }) => {
+            (EventType::Warning, "Service", Some(&**namespace), &**name)
+        }
+        Regarding::Node(name) => (EventType::Normal, "Node", None, &**name),
+    };
     let event = Event {
-        type_: EventType::Warning,
+        type_,
         reason: reason.to_owned(),
-        note: Some(text),
+        note: (!text.is_empty()).then_some(text),
         action: action.to_owned(),
         secondary: None,
     };
     let object = ObjectReference {
         api_version: Some("v1".to_owned()),
-        kind: Some("Service".to_owned()),
-        namespace: Some(service.namespace.to_string()),
-        name: Some(service.name.to_string()),
+        kind: Some(kind.to_owned()),
+        namespace: namespace.map(str::to_owned),
+        name: Some(name.to_owned()),
         ..ObjectReference::default()
     };
     (event, object)
@@ -79,7 +106,7 @@ mod tests {
     #[test]
     fn a_note_is_a_warning_about_its_service() {
         let (event, object) = event(Note {
-            service: ObjectName::new("prod", "ent"),
+            regarding: Regarding::Service(ObjectName::new("prod", "ent")),
             reason: "FailedToStartServiceHealthcheck",
             action: "Listen",
             text: "it did not work".to_owned(),
@@ -89,5 +116,17 @@ mod tests {
         assert_eq!(object.kind.as_deref(), Some("Service"));
         assert_eq!(object.namespace.as_deref(), Some("prod"));
         assert_eq!(object.name.as_deref(), Some("ent"));
+    }
+
+    #[test]
+    fn that_a_proxy_starts_is_nothing_to_warn_of() {
+        let (event, object) = event(Note::starting("one"));
+        assert!(matches!(event.type_, EventType::Normal));
+        assert_eq!((event.reason.as_str(), event.note), ("Starting", None));
+        assert_eq!(object.kind.as_deref(), Some("Node"));
+        assert_eq!(
+            (object.namespace, object.name.as_deref()),
+            (None, Some("one"))
+        );
     }
 }
