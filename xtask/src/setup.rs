@@ -17,8 +17,9 @@ use crate::{
 const BPF_LINKER: &str = "0.10.3";
 
 /// Programs that the laboratory and its tests call, with the Debian package of each.
-pub(crate) const PROGRAMS: [(&str, &str); 6] = [
+pub(crate) const PROGRAMS: [(&str, &str); 7] = [
     ("cc", "gcc"),
+    ("make", "make"),
     ("ip", "iproute2"),
     ("dig", "bind9-dnsutils"),
     ("nslookup", "bind9-dnsutils"),
