@@ -2,7 +2,7 @@
 
 /// Version of everything that this crate defines and that is pinned. It is part of the pin folder's name, so that an
 /// agent never reads maps of another layout. A test pins this number to a hash of this crate's map types.
-pub const LAYOUT_VERSION: u32 = 7;
+pub const LAYOUT_VERSION: u32 = 8;
 
 /// Names of the maps, at most 15 bytes as the kernel keeps them.
 pub mod map {
@@ -34,7 +34,8 @@ pub mod map {
     pub const DEVICES: &str = "devices";
     /// [`crate::name::NameKey`] → [`crate::dns::NameValue`].
     pub const NAMES: &str = "names";
-    /// [`crate::name::NameKey`] → the name in wire form, lower-cased, 256 bytes filled up with zeros.
+    /// [`crate::name::NameKey`] with a number as type → a part of the name in wire form, lower-cased: see
+    /// [`crate::name::text_parts`].
     pub const NAME_TEXTS: &str = "name_texts";
     /// [`crate::name::NameKey`] → [`crate::dns::SmallAnswer`].
     pub const ANSWERS_SMALL: &str = "answers_small";
@@ -136,7 +137,7 @@ mod tests {
         dns::{AnswerHead, Config, LargeAnswer, NameValue, Network, SmallAnswer},
         filter::{DESTINATION_WORDS, SOURCE_LINES, SourceLine},
         flow::{FlowKey, FlowValue, FragmentKey, FragmentValue},
-        name::{HashKeys, NameKey},
+        name::{HashKeys, NameKey, TEXT_PART},
         service::{
             AddressValue, AffinityKey, AffinityValue, FrontendKey, FrontendValue, MemberKey,
             MemberValue, RangeKey, ServiceValue, SlotKey, SlotValue,
@@ -211,11 +212,12 @@ mod tests {
             SOURCE_LINES,
             size_of::<SourceLine>() as u32,
             Cause::COUNT,
+            TEXT_PART as u32,
         ];
         write!(text, "{sizes:?}").unwrap();
         assert_eq!(
             (LAYOUT_VERSION, fnv(&text)),
-            (7, 0xe9ce_13d1_a17b_e1cd),
+            (8, 0x23e0_d985_b5a9_859b),
             "count LAYOUT_VERSION up and write both down here: pinned maps have another layout than\n{text}"
         );
     }

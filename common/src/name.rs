@@ -21,6 +21,20 @@ pub const MAX_LABELS: usize = 34;
 /// label.
 pub const MAX_WORDS: usize = 62;
 
+/// Bytes of a name in one element of the map `name_texts`. Few names have more.
+pub const TEXT_PART: usize = 64;
+
+/// A name in wire form as elements of the map `name_texts`: numbers from 0 on, which stand as `qtype` in the key, and
+/// bytes, filled up with zeros. How many there are is said by the name's length: see [`NameKey::text_parts`].
+pub fn text_parts(name: &[u8]) -> impl Iterator<Item = (u16, [u8; TEXT_PART])> {
+    let part = |(number, bytes): (u16, &[u8])| {
+        let mut part = [0; TEXT_PART];
+        part[..bytes.len()].copy_from_slice(bytes);
+        (number, part)
+    };
+    (0..).zip(name.chunks(TEXT_PART)).map(part)
+}
+
 /// Key of the maps `names` (with `qtype` 0) and `answers`: which name, and which type of record.
 #[repr(C)]
 #[derive(
@@ -62,6 +76,12 @@ impl NameKey {
             self.second,
             (self.length as u64) << 32 | (self.labels as u64) << 16 | self.qtype as u64,
         ])
+    }
+
+    /// The keys of the name's elements in the map `name_texts`.
+    pub fn text_parts(self) -> impl Iterator<Item = Self> {
+        let count = self.length.div_ceil(TEXT_PART as u16);
+        (0..count).map(move |number| self.with_type(number))
     }
 
     /// The same name with a type of record.
@@ -220,6 +240,26 @@ mod tests {
         let b = hash(&wire("a.bc.cluster.local"), &keys()).unwrap();
         assert_eq!((a.length, a.labels), (b.length, b.labels));
         assert_ne!((a.first, a.second), (b.first, b.second));
+    }
+
+    #[test]
+    fn a_name_has_as_many_parts_as_its_key_says() {
+        for name in [
+            "a",
+            &"a".repeat(62),
+            &"a".repeat(63),
+            "abcdefg.".repeat(20).trim_end_matches('.'),
+        ] {
+            let name = wire(name);
+            let key = hash(&name, &keys()).unwrap();
+            let (numbers, parts): (Vec<u16>, Vec<_>) = text_parts(&name).unzip();
+            let keys: Vec<u16> = key.text_parts().map(|key| key.qtype).collect();
+            assert_eq!(keys, numbers);
+            let mut whole = parts.concat();
+            assert!(whole[name.len()..].iter().all(|byte| *byte == 0));
+            whole.truncate(name.len());
+            assert_eq!(whole, name);
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 use serde::Serialize;
 use signpost_common::{
     dns::{AnswerHead, LargeAnswer, NameValue, SmallAnswer, qtype},
-    name::NameKey,
+    name::{NameKey, TEXT_PART},
 };
 
 use super::output::{Row, or_dash};
@@ -67,11 +67,11 @@ impl Row for NameRow {
 /// Joins the maps, ordered by name from the root down, so that what belongs together is together.
 pub fn name_rows(
     names: impl IntoIterator<Item = (NameKey, NameValue)>,
-    texts: impl IntoIterator<Item = (NameKey, [u8; 256])>,
+    texts: impl IntoIterator<Item = (NameKey, [u8; TEXT_PART])>,
     small: impl IntoIterator<Item = (NameKey, SmallAnswer)>,
     large: impl IntoIterator<Item = (NameKey, LargeAnswer)>,
 ) -> Vec<NameRow> {
-    let texts: BTreeMap<NameKey, [u8; 256]> = texts.into_iter().collect();
+    let texts: BTreeMap<NameKey, [u8; TEXT_PART]> = texts.into_iter().collect();
     let small = small
         .into_iter()
         .map(|(key, answer)| (key, records(&answer.head, &answer.records)));
@@ -86,9 +86,8 @@ pub fn name_rows(
             let addresses = |qtype| answer(qtype).map_or_else(Vec::new, |a| a.addresses.clone());
             let flag = |flag| value.flags & flag != 0;
             NameRow {
-                name: texts
-                    .get(&key)
-                    .map_or_else(|| "(unknown)".to_owned(), |wire| dotted(wire)),
+                name: whole(&texts, key)
+                    .map_or_else(|| "(unknown)".to_owned(), |wire| dotted(&wire)),
                 what: if flag(NameValue::NAMESPACE) {
                     "namespace"
                 } else if flag(NameValue::SERVICE) {
@@ -158,6 +157,13 @@ pub fn dotted(wire: &[u8]) -> String {
     text
 }
 
+/// The name with a key, put together of its parts.
+fn whole(texts: &BTreeMap<NameKey, [u8; TEXT_PART]>, key: NameKey) -> Option<Vec<u8>> {
+    let parts = (0..).map_while(|number| texts.get(&key.with_type(number)));
+    let name = parts.flatten().copied().collect::<Vec<u8>>();
+    (!name.is_empty()).then_some(name)
+}
+
 /// What is told of an answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
@@ -209,8 +215,8 @@ mod tests {
     use super::*;
     use crate::cli::output::{Format, rows};
 
-    fn text(name: &str) -> [u8; 256] {
-        let mut wire = [0; 256];
+    fn text(name: &str) -> [u8; TEXT_PART] {
+        let mut wire = [0; TEXT_PART];
         let mut at = 0;
         for label in name.split('.') {
             wire[at] = label.len() as u8;
@@ -284,6 +290,21 @@ prod.svc.cluster.local       namespace   -                     -      -      -  
 ent.prod.svc.cluster.local   service     10.96.0.7,10.96.0.8   -      -      30    SRV        NODATA
 "
         );
+    }
+
+    #[test]
+    fn a_long_name_is_put_together() {
+        let name = [
+            [&[62][..], &[b'a'; 62][..]].concat(),
+            b"\x01b\x05local".to_vec(),
+        ]
+        .concat();
+        let texts = signpost_common::name::text_parts(&name);
+        let texts: BTreeMap<_, _> = texts.map(|(n, part)| (key(1).with_type(n), part)).collect();
+        assert_eq!(texts.len(), 2);
+        let whole = whole(&texts, key(1)).unwrap();
+        assert_eq!(dotted(&whole), format!("{}.b.local", "a".repeat(62)));
+        assert_eq!(super::whole(&texts, key(2)), None);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use signpost_common::{
     filter::{self, DESTINATION_WORDS, SOURCE_LINES, SourceLine},
     flow::{FlowKey, FlowValue, FragmentKey, FragmentValue},
     layout::size,
-    name::NameKey,
+    name::{NameKey, TEXT_PART},
     service::{
         AddressValue, AffinityKey, AffinityValue, FrontendKey, FrontendValue, MemberKey,
         MemberValue, RangeKey, ServiceValue, SlotKey, SlotValue,
@@ -76,7 +76,7 @@ static DEVICES: HashMap<u32, DeviceValue> =
 static NAMES: HashMap<NameKey, NameValue> =
     HashMap::with_max_entries(size::NAMES, BPF_F_NO_PREALLOC);
 #[map(name = "name_texts")]
-static NAME_TEXTS: HashMap<NameKey, [u8; 256]> =
+static NAME_TEXTS: HashMap<NameKey, [u8; TEXT_PART]> =
     HashMap::with_max_entries(size::NAMES, BPF_F_NO_PREALLOC);
 #[map(name = "answers_small")]
 static ANSWERS_SMALL: HashMap<NameKey, SmallAnswer> =

@@ -11,7 +11,7 @@ use signpost_common::{
     filter::{DESTINATION_WORDS, SOURCE_LINES, SourceLine},
     flow::{FlowKey, FlowValue, FragmentKey, FragmentValue},
     layout::{map, size},
-    name::NameKey,
+    name::{NameKey, TEXT_PART},
     service::{
         AddressValue, AffinityKey, AffinityValue, FrontendKey, FrontendValue, MemberKey,
         MemberValue, RangeKey, ServiceValue, SlotKey, SlotValue,
@@ -106,8 +106,8 @@ tables! {
     Devices: map::DEVICES, u32 => DeviceValue, size::DEVICES, Hash, NO_PREALLOC;
     /// What exists at a name.
     Names: map::NAMES, NameKey => NameValue, size::NAMES, Hash, NO_PREALLOC;
-    /// Names in wire form.
-    NameTexts: map::NAME_TEXTS, NameKey => [u8; 256], size::NAMES, Hash, NO_PREALLOC;
+    /// Parts of names in wire form.
+    NameTexts: map::NAME_TEXTS, NameKey => [u8; TEXT_PART], size::NAMES, Hash, NO_PREALLOC;
     /// Answers that are short.
     SmallAnswers: map::ANSWERS_SMALL, NameKey => SmallAnswer, size::ANSWERS_SMALL, Hash, NO_PREALLOC;
     /// Answers that are long.

@@ -15,7 +15,7 @@ use std::{
 use bytemuck::NoUninit;
 use signpost_common::{
     dns::NameValue,
-    name::{HashKeys, NameKey, hash},
+    name::{HashKeys, NameKey, TEXT_PART, hash, text_parts},
 };
 
 use super::{
@@ -24,7 +24,7 @@ use super::{
         tables::{LargeAnswers, NameTexts, Names, SmallAnswers, Table, Tables},
     },
     batch::{Batch, delete},
-    wanted_name::{Wanted, text_of},
+    wanted_name::Wanted,
 };
 use crate::{
     dataplane::{Refusal, Report},
@@ -76,7 +76,8 @@ impl NameTable {
             written.entry(*key).or_default().value = Some(*value);
         })?;
         tables.for_each::<NameTexts>(&mut |key, text| {
-            written.entry(*key).or_default().text = Some(digest(text));
+            let entry = written.entry(key.with_type(0)).or_default();
+            entry.text = Some(joined(entry.text, digest_of_part(key.qtype, text)));
         })?;
         tables.for_each::<SmallAnswers>(&mut |key, answer| {
             let entry = written.entry(key.with_type(0)).or_default();
@@ -119,7 +120,7 @@ impl NameTable {
             .collect();
         for (key, name, _) in &coming {
             let entry = self.written.entry(*key).or_default();
-            let own = digest(&text_of(name));
+            let own = digest_of_text(name);
             entry.shared |= *entry.holder.get_or_insert(own) != own;
         }
         // A Service whose names are all listed must not deny one that is written later.
@@ -173,7 +174,7 @@ impl NameTable {
             let Some(key) = hash(name.wire(), keys) else {
                 continue;
             };
-            let own = Some(digest(&text_of(name)));
+            let own = Some(digest_of_text(name));
             if self
                 .written
                 .get(&key)
@@ -206,7 +207,8 @@ impl NameTable {
         };
         delete::<SmallAnswers>(tables, &answers(|w| &w.small), report)?;
         delete::<LargeAnswers>(tables, &answers(|w| &w.large), report)?;
-        delete::<NameTexts>(tables, &all, report)
+        let texts: Vec<NameKey> = all.into_iter().flat_map(NameKey::text_parts).collect();
+        delete::<NameTexts>(tables, &texts, report)
     }
 
     /// How full the maps are.
@@ -221,7 +223,11 @@ impl NameTable {
             of(Names::NAME, sum(|w| w.value.is_some().into()), Names::SIZE),
             of(
                 NameTexts::NAME,
-                sum(|w| w.text.is_some().into()),
+                self.written
+                    .iter()
+                    .filter(|(_, written)| written.text.is_some())
+                    .map(|(key, _)| key.text_parts().count())
+                    .sum(),
                 NameTexts::SIZE,
             ),
             of(
@@ -299,11 +305,10 @@ impl NameTable {
         let nothing = Written::default();
         for (index, want) in wanted.iter().enumerate() {
             let written = self.written.get(&want.key).unwrap_or(&nothing);
-            if want
-                .text
-                .is_some_and(|text| written.text != Some(digest(&text)))
-            {
-                texts.push(index, want.key, want.text.unwrap_or([0; 256]));
+            if want.text && written.text != Some(digest_of_text(want.name)) {
+                for (number, part) in text_parts(want.name.wire()) {
+                    texts.push(index, want.key.with_type(number), part);
+                }
             }
             for (key, answer) in &want.large {
                 if !written.large.contains(&(key.qtype, digest(answer))) {
@@ -317,7 +322,7 @@ impl NameTable {
             }
         }
         for (index, _, failed) in texts.write(tables, report) {
-            wanted[index].text = None;
+            wanted[index].text = false;
             wanted[index].refused = Some(failed.to_string());
         }
         for (index, key, failed) in large.write(tables, report) {
@@ -332,22 +337,20 @@ impl NameTable {
 impl Written {
     fn differs(&self, want: &Wanted<'_>) -> bool {
         self.value != Some(want.value)
-            || want
-                .text
-                .is_some_and(|text| self.text != Some(digest(&text)))
+            || (want.text && self.text != Some(digest_of_text(want.name)))
             || self.small != digests(&want.small)
             || self.large != digests(&want.large)
     }
 
     fn become_what_is_wanted(&mut self, want: &Wanted<'_>) {
         self.value = Some(want.value);
-        self.text = want.text.map(|text| digest(&text)).or(self.text);
+        self.text = want.text.then(|| digest_of_text(want.name)).or(self.text);
         self.small = digests(&want.small);
         self.large = digests(&want.large);
     }
 
     fn keep_and_add(&mut self, want: &Wanted<'_>) {
-        self.text = want.text.map(|text| digest(&text)).or(self.text);
+        self.text = want.text.then(|| digest_of_text(want.name)).or(self.text);
         for (old, new) in [
             (&mut self.small, digests(&want.small)),
             (&mut self.large, digests(&want.large)),
@@ -379,6 +382,26 @@ fn digests<V: NoUninit>(answers: &[(NameKey, V)]) -> Answers {
         .collect();
     digests.sort_unstable();
     digests
+}
+
+/// Of a whole name, whatever the order in which its parts are found.
+fn digest_of_text(name: &Name) -> Digest {
+    let parts = text_parts(name.wire());
+    let digests = parts.map(|(number, part)| digest_of_part(number, &part));
+    let digest = digests.fold(None, |sum, digest| Some(joined(sum, digest)));
+    digest.unwrap_or(Digest::MIN)
+}
+
+fn joined(sum: Option<Digest>, digest: Digest) -> Digest {
+    let sum = sum.map_or(0, Digest::get);
+    Digest::new(sum ^ digest.get()).unwrap_or(Digest::MIN)
+}
+
+fn digest_of_part(number: u16, part: &[u8; TEXT_PART]) -> Digest {
+    let mut hasher = DefaultHasher::new();
+    hasher.write_u16(number);
+    hasher.write(part);
+    Digest::new(hasher.finish()).unwrap_or(Digest::MIN)
 }
 
 fn digest(value: &impl NoUninit) -> Digest {

@@ -19,8 +19,8 @@ pub(super) struct Wanted<'a> {
     pub(super) key: NameKey,
     /// Element of `names`.
     pub(super) value: NameValue,
-    /// Element of `name_texts`; none where another name has the key.
-    pub(super) text: Option<[u8; 256]>,
+    /// Whether the name stands in `name_texts`: not where another name has the key.
+    pub(super) text: bool,
     /// Elements of `answers_small`, by type.
     pub(super) small: Vec<(NameKey, SmallAnswer)>,
     /// Elements of `answers_large`, by type.
@@ -51,7 +51,7 @@ impl<'a> Wanted<'a> {
                     .iter()
                     .fold(0, |bits, qtype| bits | NameValue::type_bit(*qtype)),
             },
-            text: Some(text_of(name)),
+            text: true,
             small: Vec::new(),
             large: Vec::new(),
             refused: None,
@@ -99,7 +99,7 @@ impl<'a> Wanted<'a> {
             "its hash is that of another name; signpost dns answers for both".to_owned(),
         );
         self.value.flags = 0;
-        self.text = None;
+        self.text = false;
     }
 
     /// An answer found no room.
@@ -111,12 +111,4 @@ impl<'a> Wanted<'a> {
         self.large.retain(|(key, _)| key.qtype != qtype);
         self.refused = Some(why);
     }
-}
-
-/// The name as an element of `name_texts`.
-pub(super) fn text_of(name: &Name) -> [u8; 256] {
-    let mut text = [0; 256];
-    let length = name.wire().len().min(text.len());
-    text[..length].copy_from_slice(&name.wire()[..length]);
-    text
 }
