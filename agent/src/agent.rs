@@ -70,6 +70,9 @@ pub trait AtInterfaces {
     /// The indexes of the interfaces that have the programs, those attached by agents before this one too.
     fn attached(&self) -> Vec<u32>;
 
+    /// The interfaces that somebody has taken the programs from. What is attached elsewhere comes back by itself.
+    fn lost(&mut self) -> Vec<u32>;
+
     /// The addresses that masqueraded packets get where the interface that they leave by has none.
     ///
     /// # Errors
@@ -413,7 +416,18 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
             .keys()
             .filter_map(|index| self.interfaces.get(index).cloned())
             .collect();
-        for interface in unattached {
+        let lost = self.dataplane.lost();
+        let lost = lost
+            .iter()
+            .filter_map(|index| self.interfaces.get(index).cloned())
+            .inspect(|lost| {
+                tracing::warn!(
+                    interface = lost.name,
+                    "somebody has detached the programs; they come back"
+                );
+            });
+        let again: Vec<Interface> = unattached.into_iter().chain(lost).collect();
+        for interface in again {
             self.attach(interface);
         }
         if !self.refused.is_empty() && self.unapplied.is_none() {

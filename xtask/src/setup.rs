@@ -17,7 +17,7 @@ use crate::{
 const BPF_LINKER: &str = "0.10.3";
 
 /// Programs that the laboratory and its tests call, with the Debian package of each.
-pub(crate) const PROGRAMS: [(&str, &str); 7] = [
+pub(crate) const PROGRAMS: [(&str, &str); 9] = [
     ("cc", "gcc"),
     ("make", "make"),
     ("ip", "iproute2"),
@@ -25,6 +25,8 @@ pub(crate) const PROGRAMS: [(&str, &str); 7] = [
     ("nslookup", "bind9-dnsutils"),
     ("musl-gcc", "musl-tools"),
     ("nft", "nftables"),
+    ("iptables-nft", "iptables"),
+    ("ipset", "ipset"),
 ];
 
 /// Everything.
@@ -132,7 +134,8 @@ fn packages() -> anyhow::Result<()> {
     );
     let why = "to install Debian packages";
     run(as_root("apt-get", why).args(["update", "-qq"]))?;
-    run(as_root("apt-get", why)
+    run(as_root("env", why)
+        .args(["DEBIAN_FRONTEND=noninteractive", "apt-get"])
         .args(["install", "-y", "-qq", "--no-install-recommends"])
         .args(missing))
 }

@@ -540,6 +540,10 @@ impl AtInterfaces for EbpfDataplane {
         Self::attached(self).keys().copied().collect()
     }
 
+    fn lost(&mut self) -> Vec<u32> {
+        self.look_again()
+    }
+
     fn forget(&mut self, index: u32) -> anyhow::Result<()> {
         Self::detach(self, index)
     }

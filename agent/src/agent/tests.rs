@@ -29,6 +29,7 @@ struct Told {
     attached: BTreeMap<u32, String>,
     addresses: BTreeSet<IpAddr>,
     handover: dataplane::Handover,
+    lost: Vec<u32>,
     fails: bool,
     refuses: Option<Refusal>,
     takes: Duration,
@@ -79,6 +80,10 @@ impl AtInterfaces for Fake {
     fn forget(&mut self, index: u32) -> anyhow::Result<()> {
         self.told().attached.remove(&index);
         Ok(())
+    }
+
+    fn lost(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.told().lost)
     }
 
     fn attached(&self) -> Vec<u32> {

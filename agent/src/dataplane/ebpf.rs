@@ -229,6 +229,13 @@ impl EbpfDataplane {
         self.attacher.attached()
     }
 
+    /// Gives processes of the host their programs again where somebody has detached them, and tells the interfaces whose
+    /// programs somebody has detached. Filters of clsact are not looked for.
+    pub fn look_again(&mut self) -> Vec<u32> {
+        self.sockets.look_again(&self.pins, &mut self.programs);
+        self.attacher.lost(&self.pins)
+    }
+
     /// The map that `signpost dns` writes the *dns alive* clock to, for [`std::os::fd::AsFd`] passing over a socket.
     ///
     /// # Errors

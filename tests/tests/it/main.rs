@@ -9,6 +9,7 @@ mod migration;
 mod names;
 mod oracle;
 mod outside;
+mod restarts;
 mod rolling;
 mod service;
 mod small;

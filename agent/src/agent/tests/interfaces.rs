@@ -28,6 +28,28 @@ fn an_interface_that_refuses_the_programs_is_tried_again() {
 }
 
 #[test]
+fn programs_that_are_lost_are_attached_again() {
+    let mut bench = bench(&[]);
+    bench.agent.interface(InterfaceEvent::Added(Interface {
+        index: 7,
+        name: "veth7".to_owned(),
+        place: Place::Pod,
+        ethernet: true,
+        addresses: Addresses::default(),
+    }));
+    let mut told = bench.fake.told();
+    told.attached.clear();
+    // Of the other one the agent knows nothing, or no longer.
+    told.lost = vec![7, 8];
+    drop(told);
+    for _ in 0..RETRY_TICKS {
+        bench.agent.tick(false);
+    }
+    let told = bench.fake.told();
+    assert_eq!(told.attached.keys().collect::<Vec<_>>(), [&7]);
+}
+
+#[test]
 fn interfaces_of_an_agent_before_this_one_are_left_when_they_are_not_found_again() {
     let mut bench = bench(&[]);
     let attached = [(7, "veth7".to_owned()), (8, "veth8".to_owned())];

@@ -28,6 +28,9 @@ const PRIORITY: u16 = 1;
 /// Handle of our clsact filters: `5367:1`, "Sg".
 const HANDLE: TcHandle = TcHandle::new(0x5367, 1);
 
+/// Programs of an interface: one for each direction.
+const ONE_PLACE: usize = 2;
+
 /// How programs are attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
@@ -176,6 +179,22 @@ impl Attacher {
     /// The interfaces that have the programs, with their names as far as they are known.
     pub fn attached(&self) -> &BTreeMap<u32, String> {
         &self.attached
+    }
+
+    /// The interfaces that have lost a program: somebody has detached its link, or removed its pin.
+    pub fn lost(&self, pins: &Pins) -> Vec<u32> {
+        let Ok(pinned) = pins.links() else {
+            return Vec::new();
+        };
+        if self.hook != Hook::Tcx || self.behind {
+            return Vec::new();
+        }
+        let mut alive: BTreeMap<u32, usize> = BTreeMap::new();
+        for pin in pinned.iter().filter(|pin| is_alive(pin)) {
+            *alive.entry(pin.ifindex).or_default() += 1;
+        }
+        let has_lost = |index: &u32| alive.get(index).is_none_or(|links| *links < ONE_PLACE);
+        self.attached.keys().copied().filter(has_lost).collect()
     }
 
     /// Notes a link of before, or removes it where its interface is gone.

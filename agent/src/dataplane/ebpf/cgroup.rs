@@ -80,6 +80,30 @@ impl HostSockets {
         self.state = state;
     }
 
+    /// Attaches the programs again where somebody has detached one of them.
+    pub(super) fn look_again(&mut self, pins: &Pins, programs: &mut Programs) {
+        if self.state == State::Attached && !self.is_whole(pins) {
+            warn!("somebody has detached the programs of the host's processes; they come back");
+            self.state = State::Waiting;
+            self.catch_up(pins, programs);
+        }
+    }
+
+    /// Whether every link is where it was put. A root that cannot be read says nothing of them.
+    fn is_whole(&self, pins: &Pins) -> bool {
+        let Some(number) = self.root.as_ref().ok().and_then(|root| {
+            let metadata = fs::metadata(root).ok()?;
+            Some(metadata.ino())
+        }) else {
+            return true;
+        };
+        SocketProgram::ALL.into_iter().all(|program| {
+            let link = sys::open_pinned(&pins.socket_link(program));
+            let linked = link.and_then(|link| sys::linked_cgroup(link.as_fd()));
+            linked.is_ok_and(|linked| linked == number)
+        })
+    }
+
     /// For operators: whether processes of the host are served, and why not.
     pub(super) fn text(&self) -> String {
         match (&self.state, &self.root) {
