@@ -43,8 +43,12 @@ pub(super) fn other(name: &str, directive: &Directive, notes: &mut Notes) {
 pub(super) fn hosts(directive: &Directive, zones: &[Name], notes: &mut Notes) -> Hosts {
     let mut hosts = Hosts::default();
     let mut own = Vec::new();
-    for argument in &directive.words[1..] {
-        if argument.contains('/') {
+    // The first argument is a file, whatever it looks like.
+    for (index, argument) in directive.words[1..].iter().enumerate() {
+        if index == 0 && argument == "/dev/null" {
+            continue;
+        }
+        if index == 0 {
             notes.add(
                 directive,
                 format!("write the entries of {argument} into hosts.entries"),

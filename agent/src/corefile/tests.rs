@@ -254,7 +254,7 @@ fn what_cannot_be_converted_is_named_with_its_line() {
         rcode NXDOMAIN
     }
     rewrite type ANY HINFO
-    hosts /etc/coredns/hosts
+    hosts hosts.txt example.com
     import /etc/coredns/*.override
     bind 10.0.0.1
     autopath @kubernetes

@@ -228,7 +228,7 @@ impl Forward {
 
     /// Asks every upstream, as long as nobody has, whether it leads back here. `heard` says whether the question has
     /// come back.
-    pub(super) async fn look_for_loops(&self, heard: impl Fn() -> bool) {
+    pub(super) async fn look_for_loops(&self, heard: impl Fn(&Name) -> bool) {
         for upstream in self.upstreams() {
             upstream.look_for_loop(&heard).await;
         }

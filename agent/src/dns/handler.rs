@@ -4,8 +4,8 @@ use std::{
     net::IpAddr,
     panic::AssertUnwindSafe,
     sync::{
-        Arc, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicU16, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicU16, Ordering},
     },
     time::Instant,
 };
@@ -35,6 +35,8 @@ use crate::zone::{Lookup, Name, Record, RecordData, Resolved, rewrite::Rewritten
 const EDNS_VERSION: u8 = 0;
 /// An ExternalName's answer lives no shorter (CoreDNS's cache).
 const MIN_ALIAS_TTL: u32 = 5;
+/// The most upstreams that are known to lead back here.
+const LOOPS: usize = 256;
 
 /// Answers questions.
 #[derive(Clone, Debug)]
@@ -53,8 +55,8 @@ pub(super) struct Handler {
 pub(super) struct Live {
     routes: RwLock<Arc<Routes>>,
     rates: Rates,
-    /// The question that looks for loops has come back.
-    looped: AtomicBool,
+    /// Questions that look for loops and have come back.
+    looped: Mutex<Vec<Name>>,
 }
 
 impl Live {
@@ -62,7 +64,7 @@ impl Live {
         Self {
             routes: RwLock::new(Arc::new(routes)),
             rates: Rates::default(),
-            looped: AtomicBool::new(false),
+            looped: Mutex::default(),
         }
     }
 
@@ -76,9 +78,20 @@ impl Live {
         *self.routes.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(routes);
     }
 
-    /// Whether the question that looks for loops has come back since this was asked last.
-    pub(super) fn take_looped(&self) -> bool {
-        self.looped.swap(false, Ordering::Relaxed)
+    /// Whether a question that looks for loops has come back.
+    pub(super) fn has_looped(&self, name: &Name) -> bool {
+        self.looped().contains(name)
+    }
+
+    fn loops(&self, name: &Name) {
+        let mut looped = self.looped();
+        if looped.len() < LOOPS && !looped.contains(name) {
+            looped.push(name.clone());
+        }
+    }
+
+    fn looped(&self) -> MutexGuard<'_, Vec<Name>> {
+        self.looped.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -131,9 +144,10 @@ impl RequestHandler for Handler {
 
 impl Handler {
     fn allowed(&self, request: &Request, routes: &Routes) -> Allowed {
+        let client = request.src().ip().to_canonical();
         match routes.limits.responses_per_second {
-            Some(most) if request.protocol() == Protocol::Udp => {
-                let client = request.src().ip().to_canonical();
+            // The server asks itself whether it is well.
+            Some(most) if request.protocol() == Protocol::Udp && !client.is_loopback() => {
                 self.live.rates.allow(client, most.get(), Instant::now())
             }
             _ => Allowed::Whole,
@@ -250,8 +264,8 @@ impl Handler {
         let Some(name) = plain(query.name()) else {
             return Err(Reply::code(ResponseCode::FormErr));
         };
-        if query.query_type() == RecordType::HINFO && name == *loop_token() {
-            self.live.looped.store(true, Ordering::Relaxed);
+        if query.query_type() == RecordType::HINFO && name.below(loop_token()).is_some() {
+            self.live.loops(&name);
             return Err(Reply::code(ResponseCode::Refused));
         }
         let inner = self.state.read();

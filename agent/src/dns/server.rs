@@ -244,7 +244,7 @@ async fn follow_upstreams(live: Arc<Live>) -> anyhow::Result<()> {
             }
             let addresses = (zone, forward.addresses());
             if routes.looks_for_loops && !looked_at.contains(&addresses) {
-                forward.look_for_loops(|| live.take_looped()).await;
+                forward.look_for_loops(|name| live.has_looped(name)).await;
                 looked_at.push(addresses);
             }
         }

@@ -16,6 +16,7 @@ use super::*;
 use crate::model::{Event, ServiceKind};
 
 mod configured;
+mod encrypted;
 mod forwarding;
 mod stand;
 

@@ -28,8 +28,16 @@ impl CoreDns {
     /// # Errors
     /// Where it cannot be built or does not come up; the text ends with what it said.
     pub fn start(tools: &Tools, pod: &Pod, kubeconfig: &Path, upstream: &[IpAddr]) -> Result<Self> {
+        Self::start_with(tools, pod, &corefile(kubeconfig, upstream))
+    }
+
+    /// Likewise, with another Corefile.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn start_with(tools: &Tools, pod: &Pod, corefile: &str) -> Result<Self> {
         let file = pod.folder().join("Corefile");
-        fs::write(&file, corefile(kubeconfig, upstream))?;
+        fs::write(&file, corefile)?;
         let mut process = pod
             .command(tools.core_dns()?)?
             .arg("-conf")

@@ -10,6 +10,7 @@ mod answer;
 mod api;
 mod ask;
 mod cluster;
+mod configured;
 mod objects;
 mod on_purpose;
 mod question;

@@ -44,6 +44,10 @@ pub(crate) struct Site {
     kubeconfig: PathBuf,
     tools: Tools,
     server: Server,
+    /// The configuration of DNS, of the agent and of `signpost dns`.
+    config: PathBuf,
+    /// What CoreDNS is started with, where it is not kubeadm's.
+    corefile: Option<String>,
     agent: Agent,
     _relay: Relay,
     _control_plane: ControlPlane,
@@ -77,13 +81,24 @@ impl Site {
         server.change(&Objects::new(), &there)?;
 
         let path = kubeconfig.to_str().context("a path that is text")?;
-        let flags = ["--source", "kube", "--kubeconfig", path];
+        let config = lab.folder().join("dns.yaml");
+        std::fs::write(&config, "{}\n")?;
+        let file = config.to_str().context("a path that is text")?;
+        let flags = [
+            "--source",
+            "kube",
+            "--kubeconfig",
+            path,
+            "--dns-config",
+            file,
+        ];
         let agent = Agent::with_flags(&node, &flags)?;
         let mut own = signpost_pod.command(programs::signpost()?)?;
         own.arg("dns")
             .arg("--run-folder")
             .arg(agent.run_folder())
             .args(["--upstream", &upstream.addresses()[0].to_string()])
+            .args(["--dns-config", file])
             .unprivileged();
         signpost_pod.start(&mut own)?;
         Ok(Self {
@@ -96,6 +111,8 @@ impl Site {
             kubeconfig,
             tools,
             server,
+            config,
+            corefile: None,
             agent,
             _relay: relay,
             _control_plane: control_plane,
@@ -123,7 +140,10 @@ impl Site {
         self.there = wanted;
 
         let upstream = &self.upstream.addresses()[..1];
-        let core_dns = CoreDns::start(&self.tools, &self.core_dns_pod, &self.kubeconfig, upstream)?;
+        let core_dns = match &self.corefile {
+            None => CoreDns::start(&self.tools, &self.core_dns_pod, &self.kubeconfig, upstream)?,
+            Some(corefile) => CoreDns::start_with(&self.tools, &self.core_dns_pod, corefile)?,
+        };
         let asked = format!("{name}.{name}.svc.cluster.local.");
         for server in [self.core_dns_pod.v4(), self.signpost_pod.v4(), DNS.parse()?] {
             until("the marker's name", PATIENCE, || {
@@ -143,6 +163,43 @@ impl Site {
             })?;
         }
         self.core_dns = Some(core_dns);
+        Ok(())
+    }
+
+    /// Gives all another configuration: a Corefile, and what `import-corefile` makes of it. `KUBECONFIG` and `UPSTREAM`
+    /// are put in. CoreDNS takes it with the next cluster; the others take it over while they run.
+    ///
+    /// `name` has to be one that exists with this configuration and with no other one, as an address of 192.0.2.0/24.
+    pub(crate) fn configure(&mut self, corefile: &str, name: &str) -> Result<()> {
+        let kubeconfig = self.kubeconfig.display().to_string();
+        let upstream = self.upstream.addresses()[0].to_string();
+        let corefile = corefile
+            .replace("KUBECONFIG", &kubeconfig)
+            .replace("UPSTREAM", &upstream);
+        let imported = signpost::corefile::import(&corefile, |_| None)?;
+        let left_out = imported.left_out.iter();
+        let left_out: Vec<_> = left_out
+            .filter(|l| !l.text.contains("kubeconfig"))
+            .collect();
+        ensure!(left_out.is_empty(), "{left_out:?}");
+        let yaml = serde_saphyr::to_string(&imported.config)?;
+        let new = self.config.with_extension("new");
+        std::fs::write(&new, &yaml)?;
+        std::fs::rename(&new, &self.config)?;
+        self.corefile = Some(corefile);
+        // The kernel denies the name until the agent has the file, and the server does.
+        for server in [self.signpost_pod.v4(), DNS.parse()?] {
+            until("the other configuration", PATIENCE, || {
+                let answer = self
+                    .client
+                    .run(|| dns::ask(SocketAddr::new(server, 53), name, RecordType::A))??;
+                ensure!(answer.answers.len() == 1, "{answer}");
+                Ok(())
+            })
+            .with_context(|| {
+                format!("{yaml}\n{}\n{}", self.agent.log(), self.signpost_pod.log())
+            })?;
+        }
         Ok(())
     }
 

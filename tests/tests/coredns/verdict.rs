@@ -113,13 +113,7 @@ impl Verdict {
     /// # Errors
     /// Lists what is wrong: answers that differ, differences that nothing shows, ways that nobody went.
     pub(crate) fn check(&self) -> Result<()> {
-        if self.wrong > 0 {
-            let mut text = format!("{} answers differ\n", self.wrong);
-            for (count, example) in self.examples.values() {
-                let _ = writeln!(text, "{count} like\n{example}");
-            }
-            bail!(text);
-        }
+        self.check_answers()?;
         for (number, difference) in ON_PURPOSE.iter().enumerate() {
             ensure!(
                 self.on_purpose.contains_key(&number),
@@ -129,6 +123,19 @@ impl Verdict {
         }
         for way in [Way::UserSpace, Way::ClusterIp, Way::Kernel, Way::Tcp] {
             ensure!(self.same.get(&way) > Some(&100), "{way:?} was not tested");
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// Lists the answers that differ.
+    pub(crate) fn check_answers(&self) -> Result<()> {
+        if self.wrong > 0 {
+            let mut text = format!("{} answers differ\n", self.wrong);
+            for (count, example) in self.examples.values() {
+                let _ = writeln!(text, "{count} like\n{example}");
+            }
+            bail!(text);
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ mod host;
 mod laboratory;
 mod migration;
 mod names;
+mod never_stops;
 mod oracle;
 mod outside;
 mod restarts;

@@ -86,7 +86,7 @@ pub(super) struct Upstream {
     times: Times,
 }
 
-/// What is asked to find out whether an upstream leads back here: nobody else knows the name.
+/// Below this are the names that are asked for to find out whether an upstream leads back here: nobody else knows it.
 pub(in super::super) fn loop_token() -> &'static Name {
     static TOKEN: OnceLock<Name> = OnceLock::new();
     TOKEN.get_or_init(|| {
@@ -159,21 +159,24 @@ impl Upstream {
         answer
     }
 
-    /// Asks it for a name that only this server knows; whoever hears it says so.
-    pub(super) async fn look_for_loop(&self, heard: impl Fn() -> bool) {
-        let name = loop_token().clone();
+    /// Asks it for a name that is its own and that only this server knows; whoever hears it says so.
+    pub(super) async fn look_for_loop(&self, heard: impl Fn(&Name) -> bool) {
+        let label = format!("{:016x}", rand::random::<u64>());
+        let Some(name) = loop_token().child(label) else {
+            return;
+        };
         let Ok(wire) = WireName::from_ascii(format!("{name}.")) else {
             return;
         };
         let question = Question {
             query: Query::query(wire, RecordType::HINFO),
-            name,
+            name: name.clone(),
             recursion_desired: true,
             checking_disabled: false,
             edns: None,
         };
         let asked = self.exchange(&question, PROBE_PATIENCE).await;
-        if heard() {
+        if heard(&name) {
             self.looped.store(true, Ordering::Relaxed);
             tracing::error!(
                 upstream = %self.place.address,
