@@ -237,12 +237,13 @@ fn opaque(number: u64) -> u64 {
 /// zero in `left`.
 #[inline(always)]
 fn find_labels(scratch: &mut Scratch) -> Result<(), Cause> {
-    forget(&mut scratch.left, 0);
+    let mut at = 0;
     for n in 0..=MAX_LABELS {
-        let at = recall(&scratch.left);
         let length = byte(scratch, at) as usize;
         if length == 0 {
+            // Through memory, so that the verifier takes all ends of the loop for one.
             forget(&mut scratch.label, n as u32);
+            forget(&mut scratch.left, at);
             return Ok(());
         }
         if length > MAX_LABEL {
@@ -253,7 +254,7 @@ fn find_labels(scratch: &mut Scratch) -> Result<(), Cause> {
         if next >= MAX_NAME as u32 {
             return Err(Cause::DnsUnusual);
         }
-        forget(&mut scratch.left, next);
+        at = next;
     }
     Err(Cause::DnsUnusual)
 }
