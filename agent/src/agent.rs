@@ -1,8 +1,8 @@
 //! The agent's loop: one task owns registry, zone and dataplane, so that names and addresses never skew.
 //!
 //! Events of the source are taken in as they come; a round then turns what changed into one update of the kernel.
-//! A change made now is in the kernel at once; only after a round the next one waits, so that churn is carried out many
-//! changes at a time ([`pace`]). The loop calls the kernel directly, so it belongs on a thread of its own.
+//! A change made now is in the kernel at once; only where there is much churn a round waits, so that many changes are
+//! carried out at a time ([`pace`]). The loop calls the kernel directly, so it belongs on a thread of its own.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
