@@ -411,22 +411,19 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
     }
 
     fn retry(&mut self) {
-        let unattached: Vec<Interface> = self
+        let lost = self.dataplane.lost();
+        for interface in lost.iter().filter_map(|index| self.interfaces.get(index)) {
+            tracing::warn!(
+                interface = interface.name,
+                "somebody has detached the programs; they come back"
+            );
+        }
+        let again: Vec<Interface> = self
             .unattached
             .keys()
+            .chain(&lost)
             .filter_map(|index| self.interfaces.get(index).cloned())
             .collect();
-        let lost = self.dataplane.lost();
-        let lost = lost
-            .iter()
-            .filter_map(|index| self.interfaces.get(index).cloned())
-            .inspect(|lost| {
-                tracing::warn!(
-                    interface = lost.name,
-                    "somebody has detached the programs; they come back"
-                );
-            });
-        let again: Vec<Interface> = unattached.into_iter().chain(lost).collect();
         for interface in again {
             self.attach(interface);
         }

@@ -151,12 +151,13 @@ impl State {
                     return;
                 };
                 let before = self.objects.insert((kind, name), known);
-                let is_said = || {
-                    let before = before.as_ref().map(|b| b.object(object.name()));
-                    before.is_some_and(|before| reduced(&before) == reduced(object))
-                };
-                if !self.clients.is_empty() && !is_said() {
-                    self.send(&encoded(&apply(object.clone())));
+                if self.clients.is_empty() {
+                    return;
+                }
+                let before = before.map(|known| reduced(&known.object(object.name())));
+                let now = reduced(object);
+                if before.as_ref() != Some(&now) {
+                    self.send(&apply(now).encode());
                 }
             }
             Event::Delete(kind, name) => self.delete(*kind, name.clone()),

@@ -245,11 +245,7 @@ impl Cache {
         } else {
             (Kind::Success, &self.options.success)
         };
-        if kept
-            .except
-            .iter()
-            .any(|zone| key.name.below(zone).is_some())
-        {
+        if key.name.is_in(&kept.except) {
             return None;
         }
         let ttl = ttl.max(kept.shortest).min(kept.longest);

@@ -262,12 +262,7 @@ impl Forward {
         question: &Question,
         own: &[IpAddr],
     ) -> (Message, From) {
-        if self
-            .options
-            .except
-            .iter()
-            .any(|zone| question.name.below(zone).is_some())
-        {
+        if question.name.is_in(&self.options.except) {
             return (failure(ResponseCode::ServFail), From::Nobody);
         }
         let key = Key {

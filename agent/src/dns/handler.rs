@@ -25,14 +25,12 @@ use super::{
     answer::Asked,
     forward::{Forward, From, Question, loop_token},
     metrics::{Answered, Metrics},
-    reply::Reply,
+    reply::{EDNS_VERSION, Reply},
     routes::{Allowed, Rates, Routes},
     state::State,
 };
 use crate::zone::{Lookup, Name, Record, RecordData, Resolved, rewrite::Rewritten};
 
-/// The only version of EDNS; others get BADVERS (RFC 6891 §6.1.3).
-const EDNS_VERSION: u8 = 0;
 /// An ExternalName's answer lives no shorter (CoreDNS's cache).
 const MIN_ALIAS_TTL: u32 = 5;
 /// The most upstreams that are known to lead back here.
@@ -270,15 +268,17 @@ impl Handler {
         }
         let inner = self.state.read();
         let zone = &inner.zone;
+        let (forward, rewritten) = if zone.is_elsewhere(&name) {
+            (routes.to(&name).1, None)
+        } else {
+            let rewrites = &zone.config().options.rewrites;
+            (&routes.default, Rewritten::of(&name, rewrites))
+        };
         let mut entered = Entered {
             query: query.clone(),
-            rewritten: None,
-            forward: Arc::clone(routes.to(&name).1),
+            rewritten,
+            forward: Arc::clone(forward),
         };
-        if !zone.is_elsewhere(&name) {
-            entered.forward = Arc::clone(&routes.default);
-            entered.rewritten = Rewritten::of(&name, &zone.config().options.rewrites);
-        }
         if let Some(rewritten) = &entered.rewritten {
             let Some(name) = &rewritten.name else {
                 return Err(Reply::code(ResponseCode::ServFail));

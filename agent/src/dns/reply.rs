@@ -13,8 +13,8 @@ use hickory_server::{
 
 use crate::zone::rewrite::Rewritten;
 
-/// The version of EDNS.
-const EDNS_VERSION: u8 = 0;
+/// The only version of EDNS; others get BADVERS (RFC 6891 §6.1.3).
+pub(super) const EDNS_VERSION: u8 = 0;
 /// No UDP payload may be smaller (RFC 1035 §4.2.1).
 const MIN_PAYLOAD: u16 = 512;
 
@@ -121,7 +121,6 @@ impl Reply {
         max_payload: u16,
         handle: &mut impl ResponseHandler,
     ) -> Result<ResponseInfo, NetError> {
-        let reply = self;
         let payload = request.max_payload().clamp(MIN_PAYLOAD, max_payload);
         let edns = request.edns.as_ref().map(|asked| {
             let mut edns = Edns::new();
@@ -137,32 +136,32 @@ impl Reply {
             _ => u16::MAX,
         };
         let mut metadata = Metadata::response_from_request(&request.metadata);
-        metadata.response_code = reply.code;
-        metadata.authoritative = reply.authoritative;
-        metadata.recursion_available = reply.recursion_available;
-        metadata.authentic_data = reply.authentic_data;
-        metadata.truncation = reply.truncated;
+        metadata.response_code = self.code;
+        metadata.authoritative = self.authoritative;
+        metadata.recursion_available = self.recursion_available;
+        metadata.authentic_data = self.authentic_data;
+        metadata.truncation = self.truncated;
         let none = Queries::read(&mut BinDecoder::new(&[]), 0).map_err(NetError::from)?;
-        let queries = if reply.question {
+        let queries = if self.question {
             &request.queries
         } else {
             &none
         };
-        let all = reply.answers.len() + reply.authorities.len() + reply.additionals.len();
-        let must = reply.answers.len() + reply.authorities.len();
+        let all = self.answers.len() + self.authorities.len() + self.additionals.len();
+        let must = self.answers.len() + self.authorities.len();
         // The first so many records of all sections, in their order.
         let build = |count: usize, cut: bool| {
-            let answers = count.min(reply.answers.len());
-            let authorities = (count - answers).min(reply.authorities.len());
+            let answers = count.min(self.answers.len());
+            let authorities = (count - answers).min(self.authorities.len());
             let additionals = count - answers - authorities;
             let mut metadata = metadata;
             metadata.truncation |= cut;
             MessageResponseBuilder::new(queries, edns.as_ref()).build(
                 metadata,
-                &reply.answers[..answers],
-                &reply.authorities[..authorities],
+                &self.answers[..answers],
+                &self.authorities[..authorities],
                 [],
-                &reply.additionals[..additionals],
+                &self.additionals[..additionals],
             )
         };
         let fits = |count: usize| {

@@ -112,9 +112,9 @@ impl Routes {
             ResponseCode::NoError | ResponseCode::NXDomain => Class::Denial,
             _ => Class::Error,
         };
-        let inside = |zone: &Name| name.is_some_and(|name| name.below(zone).is_some());
+        let inside = || name.is_some_and(|name| name.is_in(&self.log_zones));
         (self.log.contains(&Class::All) || self.log.contains(&class))
-            && (self.log_zones.is_empty() || self.log_zones.iter().any(inside))
+            && (self.log_zones.is_empty() || inside())
     }
 }
 

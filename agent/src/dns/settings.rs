@@ -13,7 +13,7 @@ use crate::{
 
 /// CoreDNS keeps so many answers, and as many denials.
 const CAPACITY: usize = 9984;
-/// The shortest and the longest time for which CoreDNS keeps an answer, in seconds.
+/// The shortest time for which CoreDNS keeps an answer, in seconds.
 const SHORTEST: u64 = 5;
 /// For how long an upstream's failure is believed, in seconds (RFC 2308 §7.1: at most 5 minutes).
 const FAILURE: u64 = 5;

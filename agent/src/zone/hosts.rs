@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use signpost_common::dns::qtype;
 
-use super::{Name, Record, RecordData, options::is_in, reverse};
+use super::{Name, Record, RecordData, reverse};
 
 /// Names that are looked up before the zone. The default has none and stands in nobody's way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl Hosts {
             names: BTreeMap::new(),
         };
         for (address, names) in entries {
-            for name in names.iter().filter(|name| is_in(name, &hosts.zones)) {
+            for name in names.iter().filter(|name| name.is_in(&hosts.zones)) {
                 let known = hosts.addresses.entry(name.clone()).or_default();
                 if !known.contains(address) {
                     known.push(*address);
@@ -86,11 +86,11 @@ impl Hosts {
             }
             return HostsAnswer::Records(records);
         }
-        if !is_in(name, &self.zones) {
+        if !name.is_in(&self.zones) {
             return HostsAnswer::Next;
         }
         let Some(addresses) = self.addresses.get(name) else {
-            return if is_in(name, &self.fallthrough) {
+            return if name.is_in(&self.fallthrough) {
                 HostsAnswer::Next
             } else {
                 HostsAnswer::Failure
@@ -130,7 +130,7 @@ impl Hosts {
     pub(super) fn concerns(&self, name: &Name) -> bool {
         self.addresses.contains_key(name)
             || reverse::address(name).is_some_and(|address| self.names.contains_key(&address))
-            || is_in(name, &self.zones) && !is_in(name, &self.fallthrough)
+            || name.is_in(&self.zones) && !name.is_in(&self.fallthrough)
     }
 
     /// The names.
@@ -141,7 +141,7 @@ impl Hosts {
     /// Zones in which names that are not here may be denied here.
     pub(super) fn closed(&self) -> impl Iterator<Item = &Name> {
         let zones = self.zones.iter();
-        zones.filter(|zone| !is_in(zone, &self.fallthrough))
+        zones.filter(|zone| !zone.is_in(&self.fallthrough))
     }
 
     fn record(&self, data: RecordData) -> Record {

@@ -58,12 +58,12 @@ impl Zone {
 
     /// Whether a name is of a zone that somebody else has.
     pub fn is_elsewhere(&self, name: &Name) -> bool {
-        let options = &self.config.options;
         let length = |zone: &Name| zone.wire().len();
-        let own = name.below(&self.config.domain).map(|_| &self.config.domain);
-        let own = own.or_else(|| longest(name, &options.reverse));
-        longest(name, &options.elsewhere)
-            .is_some_and(|zone| own.is_none_or(|own| length(zone) >= length(own)))
+        let Some(zone) = longest(name, &self.config.options.elsewhere) else {
+            return false;
+        };
+        let own = self.own_zone(name);
+        own.is_none_or(|own| length(zone) >= length(own))
     }
 
     fn lookup_below(&self, labels: &[&[u8]], qtype: u16) -> Lookup {

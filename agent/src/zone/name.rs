@@ -95,6 +95,12 @@ impl Name {
         Some(Self(wire.into()))
     }
 
+    /// Whether the name is at or below one of these.
+    pub fn is_in<'a>(&self, zones: impl IntoIterator<Item = &'a Self>) -> bool {
+        let mut zones = zones.into_iter();
+        zones.any(|zone| self.below(zone).is_some())
+    }
+
     /// The labels left of `zone`, from the right: the one nearest to the zone first. `None` where the name is not in
     /// the zone.
     pub fn below(&self, zone: &Self) -> Option<Vec<&[u8]>> {

@@ -65,23 +65,13 @@ impl Default for Options {
 impl Options {
     /// Whether a name that the zone does not have is asked for upstream.
     pub fn falls_through(&self, name: &Name) -> bool {
-        is_in(name, &self.fallthrough)
-    }
-
-    /// Whether a name is somebody else's.
-    pub fn is_elsewhere(&self, name: &Name) -> bool {
-        is_in(name, &self.elsewhere)
+        name.is_in(&self.fallthrough)
     }
 
     /// Whether a namespace has names.
     pub(super) fn exposes(&self, namespace: &str) -> bool {
         self.namespaces.is_empty() || self.namespaces.contains(namespace)
     }
-}
-
-/// Whether a name is at or below one of these.
-pub(super) fn is_in(name: &Name, zones: &[Name]) -> bool {
-    zones.iter().any(|zone| name.below(zone).is_some())
 }
 
 /// The longest of these that a name is at or below.

@@ -41,10 +41,14 @@ impl Zone {
 
     /// The zone that a name is in: whose SOA record comes with its negative answers.
     pub fn zone_of(&self, name: &Name) -> &Name {
-        let reverse = super::options::longest(name, &self.config.options.reverse);
+        self.own_zone(name).unwrap_or(&self.config.domain)
+    }
+
+    /// Which of the zone's own zones a name is in: that of the domain, or a reverse one.
+    pub(super) fn own_zone(&self, name: &Name) -> Option<&Name> {
         match name.below(&self.config.domain) {
-            Some(_) => &self.config.domain,
-            None => reverse.unwrap_or(&self.config.domain),
+            Some(_) => Some(&self.config.domain),
+            None => super::options::longest(name, &self.config.options.reverse),
         }
     }
 }

@@ -9,7 +9,7 @@ use signpost_common::{
     Address, Cause,
     count::ServiceCount,
     device::DeviceValue,
-    dns::{AnswerHead, Config, LargeAnswer, NameValue, SmallAnswer},
+    dns::{AnswerHead, Config, LargeAnswer, NameValue, Network, SmallAnswer},
     filter::{self, Destinations},
     flow::{FlowKey, FlowValue, FragmentKey, FragmentValue},
     name::NameKey,
@@ -97,20 +97,23 @@ impl Memory {
     /// What the agent writes into the map `destinations`.
     pub fn destinations(&self) -> Destinations {
         let mut destinations = Destinations::default();
-        let devices = self
-            .devices
-            .values()
-            .flat_map(|device| [device.v4, device.v6]);
-        for address in self.addresses.keys().copied().chain(devices) {
-            destinations.cover(&address);
-        }
-        let config = self
-            .config
-            .filter(|config| config.flags & Config::SERVICE_RANGES != 0);
-        for range in config.iter().flat_map(|config| &config.service_ranges) {
-            destinations.cover_network(range);
-        }
+        self.covered()
+            .for_each(|address| destinations.cover(address));
+        self.covered_ranges()
+            .for_each(|range| destinations.cover_network(range));
         destinations
+    }
+
+    fn covered(&self) -> impl Iterator<Item = &Address> {
+        let devices = self.devices.values();
+        let devices = devices.flat_map(|device| [&device.v4, &device.v6]);
+        self.addresses.keys().chain(devices)
+    }
+
+    fn covered_ranges(&self) -> impl Iterator<Item = &Network> {
+        let config = self.config.iter();
+        let known = config.filter(|config| config.flags & Config::SERVICE_RANGES != 0);
+        known.flat_map(|config| &config.service_ranges)
     }
 
     fn answer<P: Packet, const N: usize>(
@@ -135,20 +138,11 @@ impl Tables for Memory {
 
     fn knows_destination(&self, address: &Address) -> bool {
         let class = filter::destination(address);
-        let devices = self
-            .devices
-            .values()
-            .flat_map(|device| [&device.v4, &device.v6]);
-        let mut known = self.addresses.keys().chain(devices);
-        let config = self.config.as_ref();
-        known.any(|other| filter::destination(other) == class)
-            || config.is_some_and(|config| {
-                config.flags & Config::SERVICE_RANGES != 0
-                    && config
-                        .service_ranges
-                        .iter()
-                        .any(|r| r.difference(address) == 0)
-            })
+        self.covered()
+            .any(|other| filter::destination(other) == class)
+            || self
+                .covered_ranges()
+                .any(|range| range.difference(address) == 0)
             || self.flows.borrow().keys().any(|key| {
                 key.direction & FlowKey::OTHER_WAY == 0
                     && filter::destination(&key.destination) == class

@@ -14,7 +14,7 @@ use super::{relay::Relay, tools::Tools};
 use crate::lab::{Command, Lab, Node, Process};
 
 /// What the API server listens on, in the control plane's namespace.
-pub const API_PORT: u16 = 6443;
+const API_PORT: u16 = 6443;
 
 /// Ranges of ClusterIPs, as kubeadm has them for IPv4.
 pub const SERVICE_RANGES: &str = "10.96.0.0/12,fd96::/112";
@@ -174,11 +174,6 @@ impl ControlPlane {
         self.folder.join("pki/apiserver.crt")
     }
 
-    /// The token of the administrator.
-    pub fn admin_token(&self) -> &str {
-        &self.admin_token
-    }
-
     /// A line for people who look for the cause of a failure: where the logs are.
     pub fn logs(&self) -> PathBuf {
         self.folder.join("log")
@@ -260,7 +255,7 @@ impl ControlPlane {
 ///
 /// The server's certificate is for the control plane's address and for `kubernetes`, so it is checked by that name
 /// wherever the connection goes through.
-pub fn kubeconfig(url: &str, authority: &Path, token: &str) -> String {
+fn kubeconfig(url: &str, authority: &Path, token: &str) -> String {
     format!(
         "apiVersion: v1
 kind: Config

@@ -64,7 +64,7 @@ fn there(world: &mut World) -> Result<()> {
     let mut new = world.converse()?;
 
     world.stop_kube_proxy()?;
-    let said = world.signpost_cleanup()?;
+    let said = world.clean_up_kube_proxy()?;
     ensure!(said.contains("removed"), "{said}");
     let left = world.rules_of_kube_proxy()?;
     ensure!(left.is_empty(), "{said}, and left {left:#?}");

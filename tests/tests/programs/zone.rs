@@ -41,6 +41,12 @@ const TYPES: [u16; 11] = [
     255,
 ];
 
+/// A pod's question to the cluster's DNS address.
+fn asks(question: &Question) -> Segment {
+    let client = (Family::V4.pod(2), 40_001).into();
+    first(Protocol::Udp, client, DNS.into()).payload(&question.bytes())
+}
+
 /// What the program said to a question; `None` where it passed it on.
 fn said(done: &Done, packet: &Segment) -> Option<Message> {
     match done.action {
@@ -299,12 +305,7 @@ fn no_answer_contradicts_the_zone() {
                 ..Question::new("", kind)
             };
             let question = if n % 2 == 0 { plain.edns(1232) } else { plain };
-            let packet = first(
-                Protocol::Udp,
-                (Family::V4.pod(2), 40_001).into(),
-                DNS.into(),
-            )
-            .payload(&question.bytes());
+            let packet = asks(&question);
             let done = host.pod_sends(&packet.frame());
             host_saw.add(&cluster, &question, &packet, &done);
             if n % 3 == 0 {
@@ -324,12 +325,7 @@ fn a_service_connects_as_soon_as_its_name_is_answered() {
     let mut cluster = Cluster::new();
     cluster.apply(cluster::example(), 1);
     let question = Question::new("ent.dev.svc.cluster.local", qtype::A);
-    let packet = first(
-        Protocol::Udp,
-        (Family::V4.pod(2), 40_001).into(),
-        DNS.into(),
-    );
-    let packet = packet.payload(&question.bytes());
+    let packet = asks(&question);
     let done = cluster.pod_sends(&packet.frame());
     let message = said(&done, &packet).expect("an answer");
     let address = message.answers[0].data.ip_addr().expect("an address");

@@ -183,12 +183,12 @@ impl Attacher {
 
     /// The interfaces that have lost a program: somebody has detached its link, or removed its pin.
     pub fn lost(&self, pins: &Pins) -> Vec<u32> {
-        let Ok(pinned) = pins.links() else {
-            return Vec::new();
-        };
         if self.hook != Hook::Tcx || self.behind {
             return Vec::new();
         }
+        let Ok(pinned) = pins.links() else {
+            return Vec::new();
+        };
         let mut alive: BTreeMap<u32, usize> = BTreeMap::new();
         for pin in pinned.iter().filter(|pin| is_alive(pin)) {
             *alive.entry(pin.ifindex).or_default() += 1;

@@ -89,6 +89,9 @@ impl Differ {
         }
         if let Some(ranges) = &update.service_ranges {
             self.config.set_service_ranges(ranges);
+            self.addresses
+                .cover_networks(tables, self.config.service_ranges())
+                .context(FAILED)?;
         }
         // Whoever finds the flag that they are known must find them.
         self.cluster.write(tables, &mut report).context(FAILED)?;
@@ -150,9 +153,6 @@ impl Differ {
             self.serial = update.serial;
         }
         config.set_external_ports(ports.owners.external_ports());
-        addresses
-            .cover_networks(tables, config.service_ranges())
-            .context(FAILED)?;
         report.written += usize::from(self.config.write(tables, self.serial)?);
         self.started = true;
         Ok(report)

@@ -19,7 +19,7 @@ use signpost_ebpf::headers::protocol::UDP;
 
 use super::{
     pins,
-    sweep::{GONE, is_closed},
+    sweep::{GONE, is_closed, opposite},
     sys,
     tables::{Configs, Flows, KernelTables, Sockets, Table as _, Tables as _},
     view::View,
@@ -88,9 +88,8 @@ pub fn remaining(view: &View) -> io::Result<Remaining> {
             remaining.datagrams += 1;
             continue;
         }
-        let mut opposite = FlowKey::ZERO;
-        value.write_opposite(key, &mut opposite);
-        let other = flows.get(&opposite).map_or(GONE, |other| other.flags);
+        let other = flows.get(&opposite(key, value));
+        let other = other.map_or(GONE, |other| other.flags);
         remaining.connections += u64::from(!is_closed(value.flags, other));
     }
     Ok(remaining)

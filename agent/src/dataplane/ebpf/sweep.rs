@@ -70,7 +70,7 @@ impl Sweeper {
     }
 
     /// Goes on with removing what has expired at `now` (nanoseconds of `CLOCK_MONOTONIC`); returns how many entries went.
-    /// While another proxy takes over, everything is looked at every time.
+    /// While the node drains, everything is looked at every time.
     ///
     /// # Errors
     /// Where the maps cannot be read or changed. The next sweep begins anew.
@@ -158,7 +158,7 @@ fn sweep_fragments(tables: &mut KernelTables, now: u64) -> io::Result<(usize, us
 }
 
 /// The key of the pair's other entry.
-fn opposite(key: &FlowKey, value: &FlowValue) -> FlowKey {
+pub(super) fn opposite(key: &FlowKey, value: &FlowValue) -> FlowKey {
     let mut opposite = FlowKey::ZERO;
     value.write_opposite(key, &mut opposite);
     opposite

@@ -20,7 +20,6 @@ use signpost_common::{
     flow::{FlowKey, FlowValue},
     service::{AddressValue, FrontendKey, MemberKey, MemberValue},
 };
-
 use signpost_ebpf::headers::protocol::UDP;
 
 use super::{
@@ -165,7 +164,9 @@ pub fn look(root: &Path) -> anyhow::Result<Looked> {
         Vec::new()
     };
     // Some may have come while the programs were being attached, and those of who says nothing are forgotten.
-    keep_ports(&mut writable_flows(root)?, &entries, now()?).context("ports cannot be kept")?;
+    if !entries.is_empty() {
+        keep_ports(&mut writable_flows(root)?, &entries, now()?).context("ports cannot be kept")?;
+    }
     let judged = judge(&view.tables, &entries)?;
     let mut looked = Looked {
         alive: judged.alive,
@@ -374,7 +375,6 @@ mod tests {
         dns::Network,
         service::{AddressValue, FrontendValue},
     };
-
     use signpost_ebpf::headers::protocol::TCP;
 
     use super::*;

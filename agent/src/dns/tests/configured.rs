@@ -297,6 +297,7 @@ async fn connections_over_tcp_have_limits() {
             // The server notices a closed connection a moment later.
             let (_, metrics) = it.bench.http(it.bench.listening.metrics, "/metrics").await;
             assert!(metrics.contains("signpost_dns_connections_refused_total"));
+            assert!(!metrics.contains("signpost_dns_connections_refused_total 0\n"));
             let mut stream = connect().await.unwrap();
             let bytes = asked.to_vec().unwrap();
             let sent = async {

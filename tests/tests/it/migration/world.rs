@@ -30,15 +30,15 @@ const NODE_PORT: u16 = 30_080;
 /// The laboratory.
 pub(crate) struct World {
     pub(crate) agent: Option<Agent>,
-    pub(crate) kube_proxy: Option<KubeProxy>,
+    kube_proxy: Option<KubeProxy>,
     mode: &'static str,
     client: Pod,
-    _servers: Vec<Pod>,
+    servers: Vec<Pod>,
     host: Sockets,
-    pub(crate) outside: Outside,
+    outside: Outside,
     tools: Tools,
     kubeconfig: PathBuf,
-    pub(crate) node: ClusterNode,
+    node: ClusterNode,
     _control_plane: ControlPlane,
     _lab: Lab,
 }
@@ -83,7 +83,7 @@ impl World {
             client: lab.node("one")?.pod("client")?,
             host: Sockets::of_node(lab.node("one")?)?,
             outside: Outside::new(&lab, 200)?,
-            _servers: servers,
+            servers,
             tools,
             kubeconfig: path,
             node,
@@ -121,9 +121,8 @@ impl World {
 
     /// Ends kube-proxy; its rules stay.
     pub(crate) fn stop_kube_proxy(&mut self) -> Result<()> {
-        let proxy = self.kube_proxy.as_mut().context("kube-proxy runs")?;
+        let mut proxy = self.kube_proxy.take().context("kube-proxy runs")?;
         proxy.terminate();
-        self.kube_proxy = None;
         Ok(())
     }
 
@@ -201,13 +200,13 @@ impl World {
     }
 
     /// What a program says that is run on the node.
-    pub(crate) fn on_node(&self, program: &str, arguments: &[&str]) -> Result<String> {
+    fn on_node(&self, program: &str, arguments: &[&str]) -> Result<String> {
         let mut command = self.node.place.command(program)?;
         command.args(arguments).text()
     }
 
     /// Removes what kube-proxy has left, as an operator does; what is said.
-    pub(crate) fn signpost_cleanup(&self) -> Result<String> {
+    pub(crate) fn clean_up_kube_proxy(&self) -> Result<String> {
         let program = programs::signpost()?;
         let program = program.to_str().context("a path that is text")?;
         self.on_node(program, &["cleanup", "--kube-proxy"])
@@ -254,7 +253,7 @@ impl World {
             },
         }));
         for (family, of) in [("IPv4", Pod::v4 as fn(&Pod) -> IpAddr), ("IPv6", Pod::v6)] {
-            let endpoints = self._servers.iter().map(|server| {
+            let endpoints = self.servers.iter().map(|server| {
                 json!({
                     "addresses": [of(server)], "nodeName": server.node().name(),
                     "conditions": {"ready": true},

@@ -12,11 +12,10 @@ use signpost::{
 };
 
 use super::{
-    Question, Seen, Segment, TYPES, agrees_with,
-    cluster::{self, Cluster, DNS},
-    first, names, said,
+    Question, Seen, TYPES, agrees_with, asks,
+    cluster::{self, Cluster},
+    names, said,
 };
-use crate::packets::{Family, Protocol};
 
 /// Files, each with what it keeps from the programs.
 const FILES: [&str; 9] = [
@@ -74,12 +73,7 @@ fn no_answer_contradicts_what_an_operator_says() {
                     name,
                     ..Question::new("", TYPES[n % TYPES.len()])
                 };
-                let packet: Segment = first(
-                    Protocol::Udp,
-                    (Family::V4.pod(2), 40_001).into(),
-                    DNS.into(),
-                )
-                .payload(&question.bytes());
+                let packet = asks(&question);
                 let done = host.pod_sends(&packet.frame());
                 if n % 3 == 0 {
                     assert_eq!(cluster.pod_sends(&packet.frame()).action, done.action);
@@ -115,12 +109,7 @@ fn no_answer_contradicts_what_an_operator_says() {
             name: asked.new_tree(&mut runner).unwrap().current(),
             ..Question::new("", TYPES[n % TYPES.len()])
         };
-        let packet = first(
-            Protocol::Udp,
-            (Family::V4.pod(2), 40_001).into(),
-            DNS.into(),
-        );
-        let packet = packet.payload(&question.bytes());
+        let packet = asks(&question);
         let done = host.pod_sends(&packet.frame());
         seen.add(&cluster, &question, &packet, &done);
     }

@@ -22,10 +22,16 @@ impl DestinationFilter {
         tables: &mut impl Tables,
         addresses: impl IntoIterator<Item = &'a Address>,
     ) -> io::Result<()> {
+        let new = addresses.into_iter().filter(|address| {
+            let written = self.written.as_ref();
+            written.is_none_or(|written| !written.has(address))
+        });
+        let new: Vec<&Address> = new.collect();
+        if new.is_empty() {
+            return Ok(());
+        }
         self.change(tables, |filter| {
-            addresses
-                .into_iter()
-                .for_each(|address| filter.cover(address));
+            new.into_iter().for_each(|address| filter.cover(address));
         })
     }
 
