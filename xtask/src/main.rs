@@ -15,6 +15,7 @@ mod project;
 mod setup;
 mod test;
 mod tidy;
+mod vm;
 
 /// Tasks of the signpost project.
 #[derive(Parser)]
@@ -57,6 +58,16 @@ enum Task {
     ///
     /// What is found is kept in `fuzz/artifacts`. Put it into `fuzz/corpus` with its repair: `cargo xtask test` replays that.
     Fuzz(fuzz::Args),
+    /// Run tests, or any program, on other kernels: Debian's 5.10, 6.1, 6.12 and newest, in virtual machines
+    ///
+    /// Fetches the kernels with apt, builds a file system with the programs, and boots each kernel once under QEMU, with
+    /// KVM where it works and emulated where not, which is about ten times slower. The machine has the system's ip, nft,
+    /// iptables, ipvsadm and the like where this one has them, and loads kernel modules by itself (ip_vs with all its
+    /// schedulers, nf_tables, sctp …). `cargo xtask vm 6.1 -- signpost status` runs a program of the workspace there,
+    /// `cargo xtask vm 6.1 -- sh -c "ip link add d0 type dummy && ipvsadm -Ln"` one of the system, and
+    /// `cargo xtask vm 6.1 --suite programs --filter affinity` some tests. What the kernel itself said is in
+    /// `target/vm/<kernel>/console.log`. Needs no root but to install QEMU.
+    Vm(vm::Args),
     /// Check formatting, lints, documentation and the project's own rules
     Check(check::Args),
 }
@@ -70,6 +81,7 @@ fn main() -> ExitCode {
         Task::Cluster(task) => cluster::run(&task),
         Task::Bench(args) => bench::run(&args),
         Task::Fuzz(args) => fuzz::fuzz(&args),
+        Task::Vm(args) => vm::run(&args),
         Task::Check(args) => check::run(&args),
     };
     done.unwrap_or_else(|error| {

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use crate::{progress::Spinner, project, setup};
 
-mod executables;
-mod outcome;
+pub(crate) mod executables;
+pub(crate) mod outcome;
 mod requirement;
 mod run;
 

@@ -11,18 +11,18 @@ use serde::Deserialize;
 use crate::project;
 
 /// A program made of tests.
-pub(super) struct Executable {
+pub(crate) struct Executable {
     /// `package` or `package/target`.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// The file.
-    pub(super) path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Folder of the package, in which cargo would run it.
-    pub(super) folder: PathBuf,
+    pub(crate) folder: PathBuf,
 }
 
 impl Executable {
     /// The command that starts it, as root where a reason is given.
-    pub(super) fn command(&self, as_root: Option<&str>) -> Command {
+    pub(crate) fn command(&self, as_root: Option<&str>) -> Command {
         let mut command = match as_root {
             Some(why) => project::as_root(&self.path, why),
             None => Command::new(&self.path),
@@ -34,6 +34,26 @@ impl Executable {
             .env("SIGNPOST_BIN", project::target().join("debug/signpost"))
             .stdin(Stdio::null());
         command
+    }
+
+    /// Its tests that fit the filters: those that `which` asks for (`--ignored`), else those that need nothing.
+    pub(crate) fn list(
+        &self,
+        filters: &[String],
+        which: Option<&str>,
+    ) -> anyhow::Result<Vec<String>> {
+        let output = self
+            .command(None)
+            .args(["--list", "--format=terse"])
+            .args(which)
+            .args(filters)
+            .output()
+            .with_context(|| format!("cannot start {}", self.path.display()))?;
+        Ok(String::from_utf8(output.stdout)?
+            .lines()
+            .filter_map(|line| line.strip_suffix(": test"))
+            .map(str::to_owned)
+            .collect())
     }
 }
 
@@ -59,7 +79,17 @@ struct Profile {
 }
 
 /// Builds all tests, and the programs that they start.
-pub(super) fn build() -> anyhow::Result<Vec<Executable>> {
+pub(crate) fn build() -> anyhow::Result<Vec<Executable>> {
+    build_with(&[])
+}
+
+/// Builds the suites of these names, and the programs that they start.
+pub(crate) fn build_some(suites: &[&str]) -> anyhow::Result<Vec<Executable>> {
+    let flags: Vec<_> = suites.iter().flat_map(|name| ["--test", name]).collect();
+    build_with(&flags)
+}
+
+fn build_with(flags: &[&str]) -> anyhow::Result<Vec<Executable>> {
     project::run(project::cargo().args(["build", "--quiet", "--workspace", "--bins"]))?;
     let output = project::cargo()
         .args([
@@ -69,6 +99,7 @@ pub(super) fn build() -> anyhow::Result<Vec<Executable>> {
             "--no-run",
             "--message-format=json-render-diagnostics",
         ])
+        .args(flags)
         .stderr(Stdio::inherit())
         .output()
         .context("cannot start cargo")?;

@@ -4,31 +4,31 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 /// Tests that did not run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Skipped {
+pub(crate) struct Skipped {
     /// How many.
-    pub(super) tests: usize,
+    pub(crate) tests: usize,
     /// Why, and what helps.
-    pub(super) reason: String,
+    pub(crate) reason: String,
 }
 
 /// What came of one test program.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Outcome {
+pub(crate) struct Outcome {
     /// The program.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// Tests that passed.
-    pub(super) passed: usize,
+    pub(crate) passed: usize,
     /// Tests that failed.
-    pub(super) failed: usize,
+    pub(crate) failed: usize,
     /// Tests that did not run.
-    pub(super) skipped: Vec<Skipped>,
+    pub(crate) skipped: Vec<Skipped>,
     /// The program ended in a way that no test accounts for.
-    pub(super) broken: bool,
+    pub(crate) broken: bool,
 }
 
 impl Outcome {
     /// None of its tests could run.
-    pub(super) fn not_run(name: String, tests: usize, reason: &str) -> Self {
+    pub(crate) fn not_run(name: String, tests: usize, reason: &str) -> Self {
         let skipped = Skipped {
             tests,
             reason: reason.to_owned(),
@@ -41,7 +41,7 @@ impl Outcome {
     }
 
     /// Takes in a line that the program printed.
-    pub(super) fn read(&mut self, line: &str) {
+    pub(crate) fn read(&mut self, line: &str) {
         let Some(counts) = line.strip_prefix("test result: ") else {
             return;
         };
@@ -55,17 +55,17 @@ impl Outcome {
     }
 
     /// How many tests did not run.
-    pub(super) fn skipped(&self) -> usize {
+    pub(crate) fn skipped(&self) -> usize {
         self.skipped.iter().map(|s| s.tests).sum()
     }
 
     /// Whether there is nothing to tell.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.passed == 0 && self.failed == 0 && self.skipped() == 0 && !self.broken
     }
 
     /// Both together.
-    pub(super) fn plus(mut self, other: &Self) -> Self {
+    pub(crate) fn plus(mut self, other: &Self) -> Self {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped.extend(other.skipped.iter().cloned());
@@ -75,7 +75,7 @@ impl Outcome {
 }
 
 /// One line a program, and one for each reason why something did not run.
-pub(super) fn table(outcomes: &[Outcome]) -> String {
+pub(crate) fn table(outcomes: &[Outcome]) -> String {
     let width = outcomes
         .iter()
         .map(|o| o.name.len())

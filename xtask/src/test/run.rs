@@ -18,7 +18,7 @@ const WHY_ROOT: &str = "for tests with network namespaces and BPF programs";
 
 /// Runs the tests that need nothing.
 pub(super) fn plain(executable: &Executable, filters: &[String]) -> anyhow::Result<Outcome> {
-    if list(executable, filters, None)?.is_empty() {
+    if executable.list(filters, None)?.is_empty() {
         return Ok(Outcome::default());
     }
     let mut command = executable.command(None);
@@ -36,7 +36,7 @@ pub(super) fn privileged(
     obstacle: Option<&str>,
 ) -> anyhow::Result<Outcome> {
     let name = format!("{} (root)", executable.name);
-    let tests = list(executable, filters, Some("--ignored"))?;
+    let tests = executable.list(filters, Some("--ignored"))?;
     if let Some(reason) = obstacle {
         return Ok(Outcome::not_run(name, tests.len(), reason));
     }
@@ -72,25 +72,6 @@ pub(super) fn documentation(filters: &[String]) -> anyhow::Result<Outcome> {
     let mut outcome = run("documentation", &mut cargo)?;
     outcome.skipped.clear();
     Ok(outcome)
-}
-
-fn list(
-    executable: &Executable,
-    filters: &[String],
-    which: Option<&str>,
-) -> anyhow::Result<Vec<String>> {
-    let output = executable
-        .command(None)
-        .args(["--list", "--format=terse"])
-        .args(which)
-        .args(filters)
-        .output()
-        .with_context(|| format!("cannot start {}", executable.path.display()))?;
-    Ok(String::from_utf8(output.stdout)?
-        .lines()
-        .filter_map(|line| line.strip_suffix(": test"))
-        .map(str::to_owned)
-        .collect())
 }
 
 /// Runs tests beside a spinner that tells how far they are; shows their output where one fails.

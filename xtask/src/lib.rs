@@ -1,0 +1,3 @@
+//! What the task `vm` and the program inside of its machines tell each other.
+
+pub mod errand;

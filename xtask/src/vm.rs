@@ -1,0 +1,238 @@
+//! `cargo xtask vm`: the tests on other kernels.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context as _, ensure};
+use xtask::errand::{Command, Errand};
+
+use crate::{
+    progress::Spinner,
+    project, setup,
+    test::outcome::{self, Outcome},
+};
+
+mod cpio;
+mod image;
+mod kernel;
+mod machine;
+mod modules;
+mod suite;
+
+use image::Image;
+use kernel::Kernel;
+use machine::{Accelerator, Machine, Said, Size};
+
+/// Kernel modules that every machine has from its start. Others come when the kernel asks for them.
+const MODULES: [&str; 18] = [
+    "veth",
+    "bridge",
+    "br_netfilter",
+    "vxlan",
+    "sch_ingress",
+    "cls_bpf",
+    "nf_conntrack",
+    "nf_conntrack_netlink",
+    "nf_nat",
+    "nf_tables",
+    "nft_chain_nat",
+    "inet_diag",
+    "tcp_diag",
+    "udp_diag",
+    "sctp",
+    "tun",
+    "ip_vs",
+    "ip_vs_rr",
+];
+
+/// Flags of `cargo xtask vm`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Debian's kernels to run: 5.10, 6.1, 6.12, newest [default: 5.10 and 6.1]
+    #[arg(value_name = "KERNEL")]
+    kernels: Vec<String>,
+    /// Run every kernel
+    #[arg(long, conflicts_with = "kernels")]
+    all: bool,
+    /// Run these suites of `tests/tests` [default: all that are made for this]
+    #[arg(long = "suite", value_name = "SUITE")]
+    suites: Vec<String>,
+    /// Run only tests whose path contains one of these
+    #[arg(long = "filter", value_name = "FILTER")]
+    filters: Vec<String>,
+    /// Take these files and folders along, under the paths that they have here; programs with their libraries
+    #[arg(long = "take", value_name = "PATH")]
+    taken: Vec<PathBuf>,
+    /// Processors of the machine
+    #[arg(long, default_value_t = 2)]
+    cpus: u32,
+    /// Memory of the machine, in MiB
+    #[arg(long, default_value_t = 2048)]
+    memory: u32,
+    /// Minutes after which a machine is ended
+    #[arg(long, default_value_t = 30)]
+    patience: u32,
+    /// Fetch the kernels' newest packages, though there are some already
+    #[arg(long)]
+    renew: bool,
+    /// Run this program there instead of the tests: its path, or the name of one of the workspace's or the system's
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+impl Args {
+    fn size(&self) -> Size {
+        Size {
+            cpus: self.cpus,
+            memory: self.memory,
+            patience: Duration::from_secs(60 * u64::from(self.patience)),
+        }
+    }
+
+    fn kernels(&self) -> anyhow::Result<Vec<Kernel>> {
+        match (self.all, &self.kernels[..]) {
+            (true, _) => Ok(kernel::ALL.to_vec()),
+            (false, []) => Ok(kernel::ALL[..2].to_vec()),
+            (false, names) => names.iter().map(|name| kernel::named(name)).collect(),
+        }
+    }
+}
+
+/// What a machine is to do: programs, and what they are called.
+struct Work {
+    /// Programs that are taken along.
+    programs: Vec<PathBuf>,
+    /// What runs, each with the name in the table and how many tests do not.
+    parts: Vec<suite::Part>,
+}
+
+/// Boots each kernel once, and says what came of it.
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let kernels = args.kernels()?;
+    machine::install()?;
+    setup::for_build()?;
+    let guest = guest()?;
+    let work = match &args.command[..] {
+        [] => suite::work(&args.suites, &args.filters)?,
+        command => one_command(command)?,
+    };
+    let accelerator = Accelerator::probe()?;
+    println!("machines run by {}", accelerator.text());
+    let mut outcomes = Vec::new();
+    let mut status = 0;
+    for kernel in kernels {
+        match boot(kernel, args, &guest, &work, accelerator) {
+            Ok((found, ended)) => {
+                outcomes.extend(found);
+                status = status.max(ended);
+            }
+            Err(error) => {
+                eprintln!("{}: {error:#}", kernel.name);
+                outcomes.push(Outcome {
+                    name: kernel.name.to_owned(),
+                    broken: true,
+                    ..Outcome::default()
+                });
+                status = status.max(1);
+            }
+        }
+    }
+    if args.command.is_empty() {
+        print!("{}", outcome::table(&outcomes));
+    }
+    Ok(ExitCode::from(u8::try_from(status).unwrap_or(1)))
+}
+
+/// Runs everything on one kernel: what came of the tests, and the highest exit status.
+fn boot(
+    kernel: Kernel,
+    args: &Args,
+    guest: &Path,
+    work: &Work,
+    accelerator: Accelerator,
+) -> anyhow::Result<(Vec<Outcome>, i32)> {
+    let unpacked = kernel::fetch(kernel, args.renew)?;
+    let folder = project::target().join("vm").join(kernel.name);
+    let file = folder.join("image.cpio");
+    {
+        let _spinner = Spinner::new(format!("{}: putting its file system together", kernel.name));
+        let mut image = Image::new(&file, guest)?;
+        for program in &work.programs {
+            image.program(program)?;
+        }
+        for path in &args.taken {
+            ensure!(path.exists(), "there is no {}", path.display());
+            image.data(path)?;
+        }
+        image.modules(&unpacked.modules)?;
+        image.finish(&Errand {
+            modules: MODULES.map(str::to_owned).to_vec(),
+            commands: work.parts.iter().map(|part| part.command.clone()).collect(),
+        })?;
+    }
+    println!("{}: Linux {}", kernel.name, unpacked.release);
+    let machine = Machine {
+        kernel: &unpacked.image,
+        image: &file,
+        folder: &folder,
+    };
+    let mut hearing = suite::Hearing::new(kernel.name, &work.parts, !args.command.is_empty());
+    machine.run(args.size(), accelerator, |said| match said {
+        Said::Begins(number) => hearing.begins(number),
+        Said::Line(line) => hearing.line(line),
+        Said::Ended(number, status) => hearing.ended(number, status),
+    })?;
+    let ended = hearing.finish();
+    if ended.is_err() {
+        eprintln!("{}", machine.last_words());
+    }
+    let _ = fs::remove_file(&file);
+    ended
+}
+
+/// The program that is the first process there.
+fn guest() -> anyhow::Result<PathBuf> {
+    project::run(project::cargo().args([
+        "build",
+        "--quiet",
+        "--package",
+        "xtask",
+        "--bin",
+        "vm-guest",
+    ]))?;
+    Ok(project::target().join("debug/vm-guest"))
+}
+
+/// A command of the user's.
+fn one_command(command: &[String]) -> anyhow::Result<Work> {
+    let (name, arguments) = command.split_first().context("no command")?;
+    let built = project::target().join("debug").join(name);
+    let program = if name.contains('/') {
+        fs::canonicalize(name).with_context(|| name.clone())?
+    } else if built.is_file() {
+        built
+    } else {
+        project::which(name).with_context(|| {
+            format!("there is no program {name}, neither in the target folder nor in the system's")
+        })?
+    };
+    let folder = std::env::current_dir()?.display().to_string();
+    let mut programs = suite::programs_of_the_laboratory();
+    programs.push(program.clone());
+    Ok(Work {
+        programs,
+        parts: vec![suite::Part::new(
+            name,
+            Command {
+                program: program.display().to_string(),
+                arguments: arguments.to_vec(),
+                environment: suite::environment(),
+                folder,
+            },
+        )],
+    })
+}
