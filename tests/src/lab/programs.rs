@@ -60,7 +60,8 @@ fn build(path: &std::path::Path) -> anyhow::Result<()> {
     // What cargo has told us of our package would make build scripts run anew.
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
-        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+        let of_package = text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_");
+        if of_package || text == "OUT_DIR" {
             command.env_remove(name);
         }
     }

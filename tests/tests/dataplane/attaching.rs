@@ -222,6 +222,73 @@ fn links_of_interfaces_that_are_gone_are_cleared() {
     .unwrap();
 }
 
+/// Puts another interface in the place of one: with the same index, which the kernel gives out again in time.
+fn replace_interface(index: u32, old: &str, new: &str) {
+    let peer = format!("{new}-peer");
+    for arguments in [
+        vec!["link", "delete", old],
+        vec![
+            "link",
+            "add",
+            new,
+            "index",
+            &index.to_string(),
+            "type",
+            "veth",
+            "peer",
+            "name",
+            &peer,
+        ],
+    ] {
+        let status = std::process::Command::new("ip")
+            .args(&arguments)
+            .status()
+            .unwrap();
+        assert!(status.success(), "ip {arguments:?}");
+    }
+    assert_eq!(super::index(new), index);
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn an_interface_with_the_index_of_one_that_is_gone_has_nothing_of_it() {
+    // With the same name too, nobody sees in a list of interfaces that it is another one.
+    for new in ["veth0", "veth1"] {
+        let (node, pod) = (namespace(), namespace());
+        connect(&node, &pod);
+        node.run(|| {
+            let instance = Instance::new();
+            let index = index("veth0");
+            let links = || Program::ALL.map(|p| link(&instance, index, p).map(|l| l.ifindex));
+            let of = |place| Program::ALL.map(|p| Program::of(place).contains(&p).then_some(index));
+            let mut running = instance.open();
+            running.apply(&one_service()).unwrap();
+            running
+                .set_device(index, Some([192, 0, 2, 1].into()), None)
+                .unwrap();
+            running.attach_wire(index, "veth0").unwrap();
+            assert_eq!(links(), of(Place::Wire));
+
+            replace_interface(index, "veth0", new);
+            assert_eq!(running.look_again(), [index]);
+            running.set_device(index, None, None).unwrap();
+            running.attach(index, new).unwrap();
+            assert_eq!(links(), of(Place::Pod), "an agent that runs");
+            let view = View::open(instance.root()).unwrap();
+            assert!(view.all::<Devices>().unwrap().is_empty());
+            drop(running);
+
+            replace_interface(index, new, "veth2");
+            let mut next = instance.open();
+            assert!(next.attached().is_empty(), "{:?}", next.attached());
+            assert_eq!(links(), [None; 6], "an agent that was away");
+            next.attach(index, "veth2").unwrap();
+            assert_eq!(links(), of(Place::Pod));
+        })
+        .unwrap();
+    }
+}
+
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn links_of_another_layout_go_on_until_the_new_maps_are_filled() {

@@ -8,6 +8,7 @@
 mod attaching;
 mod bare;
 mod following;
+mod full;
 mod sweeping;
 mod volume;
 

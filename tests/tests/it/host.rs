@@ -3,11 +3,17 @@
 use std::{
     io::ErrorKind,
     net::{IpAddr, SocketAddr},
+    os::fd::AsFd as _,
     time::Duration,
 };
 
 use anyhow::{Context as _, ensure};
 use serde_json::json;
+use signpost::dataplane::ebpf::sys::{delete_batch, keys, open_pinned};
+use signpost_common::{
+    layout::{LAYOUT_VERSION, map},
+    socket::SocketKey,
+};
 use signpost_tests::lab::{Agent, Lab, Sockets, wait};
 
 use crate::small::{CNIS, PATIENCE, PROGRAMMED, Small, Vip, answering};
@@ -155,6 +161,51 @@ fn the_agent_may_die_without_harm_to_processes_of_the_host() -> anyhow::Result<(
         assert_eq!(kept.stream().peer_addr()?, vip.v6);
         assert_eq!(udp.ask(b"up")?, "default/web", "{round}");
         assert_eq!(udp.socket().peer_addr()?, mapped(vip.v4));
+    }
+    Ok(())
+}
+
+/// Where the map is full, the entry that was not used for the longest time goes.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn sockets_whose_entries_are_evicted_go_on_with_the_service() -> anyhow::Result<()> {
+    let mut small = Small::one(CNIS[0])?;
+    let node = small.lab.node("one")?.clone();
+    let host = Sockets::of_node(&node)?;
+    for name in ["a", "b"] {
+        small.server("web", "one", name)?;
+    }
+    small.server("other", "one", "other")?;
+    let (vip, other) = (small.service("web")?, small.service("other")?);
+    answering_host(&host, vip)?;
+    answering_host(&host, other)?;
+    let sockets = node
+        .bpffs()
+        .join(format!("v{LAYOUT_VERSION}/maps"))
+        .join(map::SOCKETS);
+    let sockets = open_pinned(&sockets)?;
+    let evict_all = || {
+        let all: Vec<SocketKey> = keys(sockets.as_fd())?;
+        ensure!(!all.is_empty(), "there is nothing to evict");
+        delete_batch(sockets.as_fd(), &all)?;
+        Ok(())
+    };
+    let of_web = ["default/a", "default/b"];
+    for address in forms(vip) {
+        let mut tcp = host.converse(address, PATIENCE)?;
+        let connected = host.connected(address, PATIENCE)?;
+        let datagrams = host.datagrams(address, PATIENCE)?;
+        let (of_tcp, of_connected) = (tcp.say("x")?, connected.ask(b"x")?);
+        datagrams.ask_of(address, b"x")?;
+        for payload in [b"1", b"2"] {
+            evict_all()?;
+            // These have the backend in the socket itself.
+            assert_eq!(tcp.say("y")?, of_tcp, "{address}");
+            assert_eq!(connected.ask(payload)?, of_connected, "{address}");
+            let (name, from) = datagrams.ask_of(address, payload)?;
+            assert_eq!(from, address);
+            assert!(of_web.contains(&name.as_str()), "{address}: {name}");
+        }
     }
     Ok(())
 }
