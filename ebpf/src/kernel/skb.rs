@@ -140,12 +140,9 @@ impl<const IP: u32> Packet for Skb<IP> {
         to: &mut [u8; N],
         length: u32,
     ) -> Result<(), Cause> {
-        // The bounds are said once more where the verifier can see them: the compiler knows them from elsewhere and
-        // would leave the comparison out.
-        let length = core::hint::black_box(length);
-        if length == 0 || length > N as u32 {
+        let Some(length) = bounded(length, N as u32) else {
             return Err(Cause::TooShort);
-        }
+        };
         // SAFETY: the helper writes at most `N` bytes.
         let failed =
             unsafe { bpf_skb_load_bytes(self.0.cast(), offset, to.as_mut_ptr().cast(), length) };
@@ -193,24 +190,22 @@ impl<const IP: u32> Packet for Skb<IP> {
         start: u32,
         length: u32,
     ) -> Result<(), Cause> {
-        let start = core::hint::black_box(start);
-        let length = core::hint::black_box(length);
         if length == 0 {
             return Ok(());
         }
-        let half = N as u32 / 2;
         if start == 0 {
-            if length > N as u32 {
+            let Some(length) = bounded(length, N as u32) else {
                 return Err(Cause::HelperFailed);
-            }
+            };
             // SAFETY: `length` is at most `N`.
             return done(unsafe {
                 bpf_skb_store_bytes(self.0, offset, from.as_ptr().cast(), length, 0)
             });
         }
-        if start > half || length > half {
+        let half = N as u32 / 2;
+        let (Some(start), Some(length)) = (bounded(start, half), bounded(length, half)) else {
             return Err(Cause::HelperFailed);
-        }
+        };
         // SAFETY: `start + length` is at most `N`.
         done(unsafe {
             bpf_skb_store_bytes(
@@ -253,6 +248,14 @@ impl<const IP: u32> Packet for Skb<IP> {
         // SAFETY: the context is valid while the program runs. A size of 0 in the flags means a ready difference.
         done(unsafe { bpf_l4_csum_replace(self.0, offset, 0, u64::from(difference.fold()), flags) })
     }
+}
+
+/// A length from 1 to `most`, as every verifier understands it: the compiler, which may know the bounds from elsewhere,
+/// must not leave the comparison out, and verifiers before Linux 6.8 learn nothing from one with zero.
+#[inline(always)]
+fn bounded(length: u32, most: u32) -> Option<u32> {
+    let less = crate::kernel::opaque(u64::from(length.wrapping_sub(1)));
+    (less < u64::from(most)).then(|| (less + 1) as u32)
 }
 
 #[inline(always)]
