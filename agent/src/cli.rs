@@ -13,6 +13,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 pub mod backend;
 pub mod cleanup;
 pub mod counters;
+pub mod doctor;
 pub mod drain;
 pub mod import_corefile;
 pub mod names;
@@ -51,6 +52,8 @@ enum Verb {
     Dns(Box<DnsCommand>),
     /// Say whether all is well on this node, and what to do where it is not
     Status(ReadArgs),
+    /// Say what this node's kernel can do, what follows for signpost, and what to do about it
+    Doctor(doctor::DoctorArgs),
     /// The Services in the kernel
     #[command(subcommand)]
     Service(ListVerb),
@@ -167,6 +170,11 @@ impl Verb {
                 Some(DnsVerb::ImportCorefile(args)) => return import_corefile::run(&args),
             },
             Self::Status(read) => return read::status(&read),
+            Self::Doctor(args) => {
+                let (text, code) = doctor::run(&args)?;
+                print(&text)?;
+                return Ok(code);
+            }
             Self::Service(ListVerb::List(read)) => read::services(&read)?,
             Self::Backend(ListVerb::List(read)) => read::backends(&read)?,
             Self::Counters(CountersArgs { read, watch: false }) => read::counters(&read)?,

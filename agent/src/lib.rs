@@ -16,6 +16,7 @@ pub mod interfaces;
 pub mod model;
 mod netlink;
 pub mod plan;
+pub mod probe;
 pub mod registry;
 pub mod source;
 pub mod sysctl;

@@ -57,6 +57,8 @@ pub mod map {
     pub const WORK: &str = "work";
     /// The clock of the programs, per CPU.
     pub const TICK: &str = "tick";
+    /// Cookies of a socket and of its network namespace, [`super::program::LEARN_NAMESPACE`]'s. Not pinned.
+    pub const LEARNED: &str = "learned";
 }
 
 /// Names of the programs.
@@ -73,6 +75,8 @@ pub mod program {
     pub const FROM_BARE: &str = "from_bare";
     /// tc egress of an uplink or a tunnel whose packets have no Ethernet header.
     pub const TO_BARE: &str = "to_bare";
+    /// The agent connects a socket of its own, to learn the cookie of its network namespace.
+    pub const LEARN_NAMESPACE: &str = "learn_namespace";
     /// A process of the host connects a socket, IPv4.
     pub const CONNECT4: &str = "connect4";
     /// As [`CONNECT4`], IPv6.

@@ -17,7 +17,7 @@ mod programs {
             socket::{self, V4, V6},
         },
         packet::ETHERNET,
-        socket::{connect, getpeername, recvmsg, sendmsg},
+        socket::{Socket as _, connect, getpeername, recvmsg, sendmsg},
         tables::Tables as _,
         verdict::spoils,
     };
@@ -119,6 +119,14 @@ mod programs {
     #[cgroup_sock_addr(getpeername6)]
     pub(crate) fn getpeername6(context: SockAddrContext) -> i32 {
         getpeername(&mut V6::new(context.sock_addr), &Maps);
+        1
+    }
+
+    /// The agent connects a socket of its own, to learn the cookie of its network namespace (before Linux 5.14).
+    #[cgroup_sock_addr(connect4)]
+    pub(crate) fn learn_namespace(context: SockAddrContext) -> i32 {
+        let socket = V4::new(context.sock_addr);
+        Maps.learn(socket.cookie(), socket.namespace());
         1
     }
 

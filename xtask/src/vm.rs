@@ -169,6 +169,7 @@ fn boot(
             image.data(path)?;
         }
         image.modules(&unpacked.modules)?;
+        image.lists(&unpacked)?;
         image.finish(&Errand {
             modules: MODULES.map(str::to_owned).to_vec(),
             commands: work.parts.iter().map(|part| part.command.clone()).collect(),

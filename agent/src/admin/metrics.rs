@@ -21,6 +21,7 @@ use super::{
 use crate::{
     agent::other_proxy::OtherProxy,
     model::{Event, Kind},
+    probe::Row,
 };
 
 /// What the agent counts. Cheap to update from the loop; what the kernel counts is read at each scrape.
@@ -43,6 +44,12 @@ pub struct Metrics {
     in_sync: Gauge,
     other_connections: Gauge,
     draining: Gauge,
+    features: Family<FeatureLabels, Gauge>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FeatureLabels {
+    feature: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -118,6 +125,10 @@ impl Metrics {
             draining: registered!(
                 "draining",
                 "1 while new connections are left to another proxy, else 0"
+            ),
+            features: registered!(
+                "kernel_feature",
+                "1 where the kernel has it, else 0; `signpost doctor` says what follows"
             ),
             registry: all,
             proxy,
@@ -203,6 +214,15 @@ impl Metrics {
         let connections = i64::try_from(other.connections).unwrap_or(i64::MAX);
         self.other_connections.set(connections);
         self.draining.set(other.drain.into());
+    }
+
+    /// What the kernel was found to have.
+    pub fn features(&self, rows: &[Row]) {
+        for row in rows {
+            let feature = row.feature.name();
+            let gauge = self.features.get_or_create(&FeatureLabels { feature });
+            gauge.set(row.there.into());
+        }
     }
 
     /// Whether the agent is in sync with its source.

@@ -16,7 +16,7 @@ use nix::{
 use serde::{Deserialize, Serialize};
 
 use super::other_proxy::OtherProxy;
-use crate::model::Problem;
+use crate::{model::Problem, probe::Row};
 
 /// Name of the report in the state folder.
 pub const REPORT: &str = "report.json";
@@ -36,6 +36,9 @@ pub struct Report {
     pub node: String,
     /// How the data path is made: `bpf`.
     pub mode: String,
+    /// What the kernel was found to have, as `signpost doctor` shows it.
+    #[serde(default)]
+    pub features: Vec<Row>,
     /// Where objects come from: `kube` or `files:DIR`.
     pub source: String,
     /// The cluster's domain.

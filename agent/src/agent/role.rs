@@ -45,6 +45,7 @@ use crate::{
     feed::{self, Feed, Hello},
     interfaces::{self, Addresses, Interface, Patterns, Place},
     model::{Event, ObjectName},
+    probe::{self, Level, Mode, Row},
     source::{
         self,
         files::{self, FilesOptions},
@@ -158,6 +159,10 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
         takeover: found.takeover,
         drain: drain::is_on(&root),
     };
+    let probes = probe::node::probe(&root, config.cgroup_root.as_deref());
+    let features = probes.table(Some(Mode::Ebpf));
+    tell(&probes.kernel, &features);
+    metrics.features(&features);
     let mut dataplane = EbpfDataplane::open(EbpfConfig {
         pin_root: config.instance.bpffs_root.clone(),
         domain: zone.domain.clone(),
@@ -248,7 +253,10 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
         dataplane,
         metrics,
         health,
-        report(config, node),
+        Report {
+            features,
+            ..report(config, node)
+        },
         Box::new(Published {
             feed,
             service_health: checks_in,
@@ -275,6 +283,23 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
     // An update that is under way is carried out to its end.
     let _ = tokio::time::timeout(LAST_UPDATE, on_thread).await;
     first
+}
+
+/// Logs what the kernel was found to lack.
+fn tell(kernel: &str, features: &[Row]) {
+    for row in features.iter().filter(|row| row.level != Level::Fine) {
+        let Row {
+            title,
+            found,
+            follows,
+            todo,
+            ..
+        } = row;
+        match row.level {
+            Level::Broken => tracing::error!(kernel, "{title}: {found}: {follows}; {todo}"),
+            _ => tracing::info!(kernel, "{title}: {found}: {follows}; {todo}"),
+        }
+    }
 }
 
 /// Ends when the process is told to.

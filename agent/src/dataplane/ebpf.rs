@@ -36,6 +36,8 @@ pub mod cgroup;
 pub mod counts;
 pub mod differ;
 pub mod drain;
+pub mod features;
+mod host;
 pub mod pins;
 pub mod program;
 mod sock_diag;
@@ -117,26 +119,18 @@ impl EbpfDataplane {
         let draining = config.handover.drain;
         let pins = Pins::open(&config.pin_root)?;
         let (mut tables, same_maps) = pins.maps()?;
-        let host = sys::namespace_cookie();
-        let root = match (&host, &config.cgroup_root) {
-            (Err(error), _) => Err(format!(
-                "the kernel does not tell network namespaces apart, which takes Linux 5.14 ({error})"
-            )),
-            (Ok(_), None) => Err(
-                "no cgroup2 is mounted here; mount it, or give its folder with --cgroup-root"
-                    .to_owned(),
-            ),
-            (Ok(_), Some(root)) => Ok(root.clone()),
-        };
+        let root = config.cgroup_root.clone();
         let count_services = config.count_services;
         if !count_services {
             // What is counted later begins anew.
             counts::clear(&mut tables).context("cannot clear what service ports were used")?;
         }
         let mut differ = Differ::open(config, &mut tables)?;
-        // Without the cookie no process is one of the host's.
-        differ.set_host(host.unwrap_or_default());
         let mut programs = Programs::load(&pins, count_services)?;
+        let host = host::cookie(root.as_deref(), &mut programs);
+        // Without the cookie no process is one of the host's.
+        differ.set_host(*host.as_ref().unwrap_or(&0));
+        let root = host.and(root.ok_or_else(|| host::NO_CGROUP.to_owned()));
         let attacher = Attacher::take_over(hook, &pins, &programs, same_maps)?;
         let sockets = HostSockets::open(root, &pins, &mut programs, same_maps);
         let mut stranded = Stranded::default();
@@ -230,7 +224,7 @@ impl EbpfDataplane {
     }
 
     /// Gives processes of the host their programs again where somebody has detached them, and tells the interfaces whose
-    /// programs somebody has detached. Filters of clsact are not looked for.
+    /// programs somebody has detached.
     pub fn look_again(&mut self) -> Vec<u32> {
         self.sockets.look_again(&self.pins, &mut self.programs);
         self.attacher.lost(&self.pins)

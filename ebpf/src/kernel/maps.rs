@@ -106,6 +106,10 @@ static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
 #[map(name = "tick")]
 static TICK: PerCpuArray<Tick> = PerCpuArray::with_max_entries(1, 0);
 
+/// Under 0 the cookie of a socket whose network namespace the agent wants to know, under 1 that of the namespace.
+#[map(name = "learned")]
+static LEARNED: Array<u64> = Array::with_max_entries(2, 0);
+
 /// A tick of the kernel.
 #[repr(C)]
 struct Tick {
@@ -482,6 +486,17 @@ fn result(code: u32) -> Result<(), Cause> {
 }
 
 impl Maps {
+    /// Tells the agent the namespace of the socket that it asks about.
+    #[inline(always)]
+    pub fn learn(&self, socket: u64, namespace: u64) {
+        if LEARNED.get(0).is_some_and(|wanted| *wanted == socket)
+            && let Some(learned) = LEARNED.get_ptr_mut(1)
+        {
+            // SAFETY: an aligned word of an array, which is never freed while the program runs.
+            unsafe { write_volatile(learned, namespace) };
+        }
+    }
+
     /// Writes an answer and looks then whose it was.
     #[inline(always)]
     fn write<P: Packet, const N: usize>(

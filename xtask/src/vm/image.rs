@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use xtask::errand::{self, Errand};
 
-use super::{cpio::Archive, modules};
+use super::{cpio::Archive, kernel::Unpacked, modules};
 use crate::project::{self, which};
 
 /// Programs that are taken along where this machine has them.
@@ -162,6 +162,19 @@ impl Image {
         }
         let index = serde_json::to_vec(&index)?;
         Ok(self.archive.file(Path::new(errand::MODULES), &index)?)
+    }
+
+    /// Adds the lists of modules that programs look into.
+    pub(crate) fn lists(&mut self, kernel: &Unpacked) -> anyhow::Result<()> {
+        let folder = in_usr(&Path::new("/lib/modules").join(&kernel.release)).or_else(|_| {
+            // This machine has no folder for modules.
+            anyhow::Ok(Path::new("/usr/lib/modules").join(&kernel.release))
+        })?;
+        for name in ["modules.builtin", "modules.order"] {
+            let list = kernel.modules.with_file_name(name);
+            self.archive.file(&folder.join(name), &fs::read(list)?)?;
+        }
+        Ok(())
     }
 
     /// Adds what is to be done, and writes the end.

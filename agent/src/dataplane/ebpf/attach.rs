@@ -6,27 +6,18 @@
 
 use std::{collections::BTreeMap, fs, io, os::fd::AsFd, path::Path};
 
-use anyhow::{Context, ensure};
-use aya::{
-    programs::{
-        links::Link,
-        tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
-    },
-    util::KernelVersion,
-};
+use anyhow::Context;
 use tracing::{debug, info, warn};
 
 use super::{
+    features,
     pins::{self, Pin, Pins},
     program::{Program, Programs},
     sys,
 };
 use crate::interfaces::Place;
 
-/// Priority of our clsact filters: before everything that leaves room before itself.
-const PRIORITY: u16 = 1;
-/// Handle of our clsact filters: `5367:1`, "Sg".
-const HANDLE: TcHandle = TcHandle::new(0x5367, 1);
+mod clsact;
 
 /// Programs of an interface: one for each direction.
 const ONE_PLACE: usize = 2;
@@ -43,8 +34,11 @@ pub enum Hook {
 impl Hook {
     /// What this kernel has.
     pub fn of_this_kernel() -> Self {
-        let has_tcx = KernelVersion::current().is_ok_and(|v| v >= KernelVersion::new(6, 6, 0));
-        if has_tcx { Self::Tcx } else { Self::Clsact }
+        if features::has_tcx() {
+            Self::Tcx
+        } else {
+            Self::Clsact
+        }
     }
 }
 
@@ -140,7 +134,7 @@ impl Attacher {
         for program in Program::of(place) {
             let done = match self.hook {
                 Hook::Tcx => attach_tcx(pins, programs, ifindex, program),
-                Hook::Clsact => attach_clsact(programs, ifindex, name, program),
+                Hook::Clsact => clsact::attach(programs, ifindex, name, program),
             };
             if let Err(error) = done {
                 self.detach(pins, programs, ifindex)?;
@@ -170,7 +164,7 @@ impl Attacher {
                     remove_if_there(&path)
                         .with_context(|| format!("cannot remove {}", path.display()))?;
                 }
-                Hook::Clsact => detach_clsact(ifindex, program),
+                Hook::Clsact => clsact::detach(ifindex, program),
             }
         }
         Ok(())
@@ -181,20 +175,26 @@ impl Attacher {
         &self.attached
     }
 
-    /// The interfaces that have lost a program: somebody has detached its link, or removed its pin.
+    /// The interfaces that have lost a program: somebody has detached its link, removed its pin, or removed its filter.
     pub fn lost(&self, pins: &Pins) -> Vec<u32> {
-        if self.hook != Hook::Tcx || self.behind {
+        if self.behind {
             return Vec::new();
         }
-        let Ok(pinned) = pins.links() else {
-            return Vec::new();
-        };
-        let mut alive: BTreeMap<u32, usize> = BTreeMap::new();
-        for pin in pinned.iter().filter(|pin| is_alive(pin)) {
-            *alive.entry(pin.ifindex).or_default() += 1;
+        let indexes = self.attached.keys().copied();
+        match self.hook {
+            Hook::Tcx => {
+                let Ok(pinned) = pins.links() else {
+                    return Vec::new();
+                };
+                let mut alive: BTreeMap<u32, usize> = BTreeMap::new();
+                for pin in pinned.iter().filter(|pin| is_alive(pin)) {
+                    *alive.entry(pin.ifindex).or_default() += 1;
+                }
+                let has_lost = |index: &u32| alive.get(index).is_none_or(|n| *n < ONE_PLACE);
+                indexes.filter(has_lost).collect()
+            }
+            Hook::Clsact => indexes.filter(|index| clsact::has_lost(*index)).collect(),
         }
-        let has_lost = |index: &u32| alive.get(index).is_none_or(|links| *links < ONE_PLACE);
-        self.attached.keys().copied().filter(has_lost).collect()
     }
 
     /// Notes a link of before, or removes it where its interface is gone.
@@ -272,58 +272,6 @@ fn move_here(pin: &Pin, pins: &Pins, programs: &Programs) -> anyhow::Result<()> 
         );
     }
     Ok(remove_if_there(&pin.path)?)
-}
-
-fn attach_clsact(
-    programs: &mut Programs,
-    ifindex: u32,
-    name: &str,
-    program: Program,
-) -> anyhow::Result<()> {
-    ensure!(
-        name_of(ifindex) == name,
-        "the interface is another one by now"
-    );
-    // It is there already more often than not; where it cannot be added, attaching says why.
-    let clsact = tc::qdisc_add_clsact(name);
-    let classifier = programs.classifier(program)?;
-    let options = NlOptions {
-        priority: PRIORITY,
-        handle: HANDLE,
-        classid: None,
-    };
-    let side = program.attach_type();
-    let attached = classifier
-        .attach_with_options(name, side, TcAttachOptions::Netlink(options))
-        .or_else(|_| {
-            // A filter of an agent before this one: its program is replaced.
-            let link = SchedClassifierLink::attached(name, side, PRIORITY, HANDLE, None)?;
-            classifier.attach_to_link(link)
-        });
-    match attached {
-        // The filter must stay when this agent ends: the link is not dropped, which would detach it.
-        Ok(id) => std::mem::forget(classifier.take_link(id)?),
-        Err(error) => {
-            let clsact = clsact
-                .err()
-                .map(|e| format!(" (adding clsact: {e})"))
-                .unwrap_or_default();
-            return Err(error)
-                .with_context(|| format!("clsact refuses {}{clsact}", program.name()));
-        }
-    }
-    Ok(())
-}
-
-fn detach_clsact(ifindex: u32, program: Program) {
-    let name = name_of(ifindex);
-    let detached =
-        SchedClassifierLink::attached(&name, program.attach_type(), PRIORITY, HANDLE, None)
-            .map_err(Into::into)
-            .and_then(Link::detach);
-    if let Err(error) = detached {
-        debug!(ifindex, name, %error, "there was no filter to remove");
-    }
 }
 
 /// The interface's name, empty where there is none of this index in the calling thread's network namespace.

@@ -5,12 +5,16 @@ use std::os::fd::{AsFd, BorrowedFd};
 use anyhow::{Context, ensure};
 use aya::{
     Ebpf, EbpfLoader,
+    maps::Map,
     programs::{CgroupSockAddr, SchedClassifier, TcAttachType},
-    util::KernelVersion,
 };
-use signpost_common::{count::COUNT_SERVICES, layout::program};
+use signpost_common::{
+    count::COUNT_SERVICES,
+    layout::{map, program},
+};
 
 use super::{
+    features,
     pins::Pins,
     sys::{Side, SocketCall},
     tables,
@@ -174,9 +178,7 @@ impl Programs {
             !OBJECT.is_empty(),
             "this binary was built without its BPF programs (SIGNPOST_SKIP_PROGRAMS)"
         );
-        let has_set_retval = u32::from(
-            KernelVersion::current().is_ok_and(|version| version >= KernelVersion::new(5, 18, 0)),
-        );
+        let has_set_retval = u32::from(features::has_set_retval());
         let mut loader = EbpfLoader::new();
         let count_services = u32::from(count_services);
         loader.override_global(HAS_SET_RETVAL, &has_set_retval, true);
@@ -237,6 +239,27 @@ impl Programs {
             .program(name)
             .with_context(|| format!("the object has no program {name}"))?;
         Ok(found.fd()?.as_fd())
+    }
+
+    /// The program that learns the cookie of a network namespace, loaded, and its map.
+    ///
+    /// # Errors
+    /// Where the kernel refuses it, with the verifier's words.
+    pub fn that_learns(&mut self) -> anyhow::Result<(BorrowedFd<'_>, BorrowedFd<'_>)> {
+        let missing = "the object lacks what learns the network namespace";
+        let found: &mut CgroupSockAddr = self
+            .0
+            .program_mut(program::LEARN_NAMESPACE)
+            .context(missing)?
+            .try_into()?;
+        if found.fd().is_err() {
+            found.load()?;
+        }
+        let learns = self.0.program(program::LEARN_NAMESPACE).context(missing)?;
+        let Some(Map::Array(map)) = self.0.map(map::LEARNED) else {
+            anyhow::bail!(missing);
+        };
+        Ok((learns.fd()?.as_fd(), map.fd().as_fd()))
     }
 
     /// A program for aya's own calls.

@@ -15,8 +15,10 @@ use std::{
 use bytemuck::{AnyBitPattern, NoUninit};
 
 mod cgroup;
+mod trial;
 
-pub use cgroup::{SocketCall, attach_to_cgroup, linked_cgroup, namespace_cookie};
+pub use cgroup::{SocketCall, attach_to_cgroup, linked_cgroup, namespace_cookie, socket_cookie};
+pub use trial::{Instruction, ProgramKind, load};
 
 const MAP_CREATE: libc::c_long = 0;
 const MAP_LOOKUP_ELEM: libc::c_long = 1;

@@ -2,7 +2,8 @@
 
 use std::{
     io,
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+    net::{Ipv4Addr, UdpSocket},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
 use bytemuck::{AnyBitPattern, NoUninit};
@@ -86,21 +87,27 @@ pub fn linked_cgroup(link: BorrowedFd<'_>) -> io::Result<u64> {
 /// # Errors
 /// `ENOPROTOOPT` on older kernels.
 pub fn namespace_cookie() -> io::Result<u64> {
-    // SAFETY: no pointers.
-    let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
-    if socket < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel made this descriptor for us just now.
-    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    cookie(socket.as_fd(), libc::SO_NETNS_COOKIE)
+}
+
+/// The cookie of a socket, as `bpf_get_socket_cookie` gives it to programs.
+///
+/// # Errors
+/// Those of `getsockopt`.
+pub fn socket_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    cookie(socket, libc::SO_COOKIE)
+}
+
+fn cookie(socket: BorrowedFd<'_>, option: libc::c_int) -> io::Result<u64> {
     let mut cookie = 0_u64;
     let mut length = size_of::<u64>() as libc::socklen_t;
     // SAFETY: the pointers are to a word and to its length.
     let result = unsafe {
         libc::getsockopt(
-            socket.as_fd().as_raw_fd(),
+            socket.as_raw_fd(),
             libc::SOL_SOCKET,
-            libc::SO_NETNS_COOKIE,
+            option,
             (&raw mut cookie).cast(),
             &raw mut length,
         )
