@@ -178,7 +178,8 @@ pub struct AgentConfig {
     #[arg(long, env = "SIGNPOST_CGROUP_ROOT", value_name = "DIR")]
     pub cgroup_root: Option<PathBuf>,
 
-    /// Who answers DNS questions about the cluster: the kernel, before any NetworkPolicy sees them, or the DNS pods alone
+    /// Who answers DNS questions: the kernel, before any NetworkPolicy sees them, also for names outside of the cluster that
+    /// the DNS pod of this node has in its cache; the kernel for names of the cluster alone; or the DNS pods alone
     #[arg(
         long,
         env = "SIGNPOST_DNS_ANSWERS",
@@ -186,6 +187,15 @@ pub struct AgentConfig {
         default_value = "kernel"
     )]
     pub dns_answers: DnsAnswers,
+
+    /// The user, beside root, as which the DNS pod of this node runs: answers of its cache are taken from nobody else
+    #[arg(
+        long,
+        env = "SIGNPOST_DNS_USER",
+        value_name = "UID",
+        default_value_t = 65532
+    )]
+    pub dns_user: u32,
 
     /// For how many seconds negative DNS answers are given after the agent was last in sync with its source
     #[arg(
@@ -263,11 +273,13 @@ pub enum LogFormat {
     Json,
 }
 
-/// Who answers DNS questions about the cluster.
+/// Who answers DNS questions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum DnsAnswers {
-    /// The kernel, at the pod's interface.
+    /// The kernel, at the pod's interface: what it knows of the cluster, and what the DNS pod's cache has of other names.
     Kernel,
+    /// The kernel for names of the cluster, the DNS pods for others.
+    Cluster,
     /// The DNS pods.
     Pods,
 }
@@ -276,6 +288,7 @@ impl fmt::Display for DnsAnswers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Kernel => "kernel",
+            Self::Cluster => "cluster",
             Self::Pods => "pods",
         })
     }
@@ -355,6 +368,7 @@ impl AgentConfig {
             "podInterfaces": self.pod_interfaces,
             "wireInterfaces": self.wire_interfaces,
             "dnsAnswers": self.dns_answers.to_string(),
+            "dnsUser": self.dns_user,
             "negativeGrace": self.negative_grace,
             "healthAddress": self.health_address,
             "metricsAddress": self.metrics_address,

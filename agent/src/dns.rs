@@ -9,6 +9,7 @@ mod cache;
 mod clock;
 mod forward;
 mod handler;
+mod handover;
 mod metrics;
 mod probes;
 mod reply;

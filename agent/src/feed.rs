@@ -4,6 +4,7 @@
 //! is dropped, and comes back for a new snapshot: nothing here ever waits for a client. The objects are those of the
 //! registry, which shares them; they are put into the form in which they are sent for each client.
 
+pub mod cached;
 mod server;
 pub mod wire;
 
@@ -17,7 +18,12 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use crate::model::{EndpointSlice, Event, Kind, Object, ObjectName, Service};
+use cached::{Asked, Cached, Keeper};
+
+use crate::{
+    model::{EndpointSlice, Event, Kind, Object, ObjectName, Service},
+    zone::ZoneConfig,
+};
 
 pub use server::serve;
 pub use wire::{Hello, Line};
@@ -36,6 +42,16 @@ pub const KINDS: [Kind; 3] = [Kind::Namespace, Kind::Service, Kind::EndpointSlic
 pub struct Feed {
     state: Arc<Mutex<State>>,
     dns_alive: Option<Arc<OwnedFd>>,
+    taken: Option<Arc<Mutex<Taken>>>,
+}
+
+/// What DNS servers have handed over. One of them counts: the one that said last that it begins.
+#[derive(Debug)]
+struct Taken {
+    keeper: Box<dyn Keeper>,
+    session: Option<u64>,
+    /// The user, beside root, whose processes may hand over.
+    user: u32,
 }
 
 #[derive(Debug)]
@@ -85,6 +101,21 @@ impl Feed {
                 clients: Vec::new(),
             })),
             dns_alive: dns_alive.map(Arc::new),
+            taken: None,
+        }
+    }
+
+    /// As it is, and takes answers from DNS servers that run as root or as this user.
+    #[must_use]
+    pub fn taking(self, keeper: Box<dyn Keeper>, user: u32) -> Self {
+        let taken = Taken {
+            keeper,
+            session: None,
+            user,
+        };
+        Self {
+            taken: Some(Arc::new(Mutex::new(taken))),
+            ..self
         }
     }
 
@@ -111,6 +142,17 @@ impl Feed {
         }
     }
 
+    /// Takes over another configuration of the zone for what DNS servers hand over.
+    pub fn zone(&self, zone: &ZoneConfig) {
+        if let Some(mut taken) = self.taken()
+            && let Err(error) = taken.keeper.configure(zone)
+        {
+            tracing::error!(
+                "answers from before another configuration may be given until they run out: {error:#}"
+            );
+        }
+    }
+
     /// How many clients listen.
     pub fn clients(&self) -> usize {
         let mut state = self.lock();
@@ -129,8 +171,50 @@ impl Feed {
         }
     }
 
+    fn taken(&self) -> Option<MutexGuard<'_, Taken>> {
+        let taken = self.taken.as_ref()?;
+        Some(taken.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Taken {
+    /// A DNS server says under which number it answers. What was handed over under another one counts no more.
+    fn begin(&mut self, session: u64) {
+        if self.session == Some(session) {
+            return;
+        }
+        // Nothing is taken where what is there cannot be forgotten.
+        self.session = None;
+        match self.keeper.flush() {
+            Ok(()) => self.session = Some(session),
+            Err(error) => {
+                tracing::error!(
+                    "old answers of a DNS server may be given until they run out: {error:#}"
+                );
+            }
+        }
+    }
+
+    fn keep(&mut self, session: u64, cached: &Cached) {
+        if self.session != Some(session) {
+            return;
+        }
+        if let Err(error) = self.keeper.keep(cached) {
+            let name = &cached.question.name;
+            tracing::debug!(%name, "an answer is not kept for the kernel: {error:#}");
+        }
+    }
+
+    fn asked(&mut self, session: u64) -> Vec<Asked> {
+        if self.session == Some(session) {
+            self.keeper.asked()
+        } else {
+            Vec::new()
+        }
     }
 }
 

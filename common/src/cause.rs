@@ -47,6 +47,8 @@ causes! {
     DnsNodata = "dns_nodata",
     /// A DNS question was answered with NXDOMAIN: the name does not exist.
     DnsNxdomain = "dns_nxdomain",
+    /// A DNS question for a name outside the cluster's zone was answered with what the DNS server's cache has of it.
+    DnsCached = "dns_cached",
     /// The Service has no endpoint: the client was told so by ICMP port unreachable.
     NoEndpointsRejected = "no_endpoints_rejected",
     /// The Service has endpoints, but its traffic policy allows none of them here: the packet was dropped.

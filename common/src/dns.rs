@@ -132,6 +132,58 @@ pub struct LargeAnswer {
     pub records: [u8; LARGE_RECORDS],
 }
 
+/// Bytes of records in a value of `answers_outside`.
+pub const OUTSIDE_RECORDS: usize = 440;
+/// The most records in it.
+pub const OUTSIDE_COUNT: usize = 16;
+
+/// Head of a value of `answers_outside`: what the DNS server's cache says of a name outside of the cluster. The TTL of
+/// every record is zero; the programs put what is left of it there.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, NoUninit, AnyBitPattern)]
+pub struct OutsideHead {
+    /// [`NameKey::check`] of the entry's key (type included), as in [`NameValue::check`].
+    pub check: u32,
+    /// The epoch that it was written in. It counts while that is the one in the map `outside_epoch`.
+    pub epoch: u32,
+    /// When it runs out.
+    pub until: Clock,
+    /// How often it was given. The programs count here; some may be lost where several processors give it at once.
+    pub hits: u64,
+    /// Bytes of all records. Host byte order.
+    pub length: u16,
+    /// Flags of the answer's header, its response code among them. Host byte order.
+    pub flags: u16,
+    /// Number of records of the answer section. Host byte order.
+    pub answers: u16,
+    /// Number of records of the authority section, which follow them. Host byte order.
+    pub authorities: u16,
+    /// Ones'-complement sum of the records as in [`AnswerHead::sum`], folded to 16 bits: of a value that is mixed up out of
+    /// two it is another one.
+    pub sum: u32,
+    /// How many addresses the answer section ends with. Host byte order.
+    pub addresses: u16,
+    /// Zero.
+    pub pad: u16,
+    /// Where in the records their TTLs are, in host byte order; then zeros.
+    pub ttl_at: [u16; OUTSIDE_COUNT],
+}
+
+/// Value of the map `answers_outside` (key: [`NameKey`] with type).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, NoUninit, AnyBitPattern)]
+pub struct OutsideAnswer {
+    /// What is in `records`.
+    pub head: OutsideHead,
+    /// Records as in [`AnswerHead`], then zeros.
+    pub records: [u8; OUTSIDE_RECORDS],
+}
+
+const _: () = assert!(size_of::<OutsideAnswer>() == 512);
+
+/// Value of the map `outside_epoch` (one element): which values of `answers_outside` count, 0 for none.
+pub type Epoch = u32;
+
 /// The SOA record of negative answers, without its three names' ends: see [`Config::soa`].
 pub const SOA_LENGTH: usize = 54;
 /// Where in [`Config::soa`] a pointer to the zone in the question has to be put.

@@ -2,7 +2,7 @@
 
 /// Version of everything that this crate defines and that is pinned. It is part of the pin folder's name, so that an
 /// agent never reads maps of another layout. A test pins this number to a hash of this crate's map types.
-pub const LAYOUT_VERSION: u32 = 8;
+pub const LAYOUT_VERSION: u32 = 9;
 
 /// Names of the maps, at most 15 bytes as the kernel keeps them.
 pub mod map {
@@ -41,6 +41,10 @@ pub mod map {
     pub const ANSWERS_SMALL: &str = "answers_small";
     /// [`crate::name::NameKey`] → [`crate::dns::LargeAnswer`].
     pub const ANSWERS_LARGE: &str = "answers_large";
+    /// [`crate::name::NameKey`] → [`crate::dns::OutsideAnswer`].
+    pub const ANSWERS_OUTSIDE: &str = "answers_outside";
+    /// One [`crate::dns::Epoch`]: which of `answers_outside` count.
+    pub const OUTSIDE_EPOCH: &str = "outside_epoch";
     /// One [`crate::dns::Config`].
     pub const CONFIG: &str = "config";
     /// One [`crate::dns::Clock`]: when the agent was last in sync with its source.
@@ -126,6 +130,8 @@ pub mod size {
     pub const ANSWERS_SMALL: u32 = 262_144;
     /// Longer answers.
     pub const ANSWERS_LARGE: u32 = 32_768;
+    /// Answers to questions outside of the cluster: 5 MB, all at once.
+    pub const ANSWERS_OUTSIDE: u32 = 8_192;
 }
 
 #[cfg(test)]
@@ -138,7 +144,10 @@ mod tests {
         Address, Cause,
         count::ServiceCount,
         device::DeviceValue,
-        dns::{AnswerHead, Config, LargeAnswer, NameValue, Network, SmallAnswer},
+        dns::{
+            AnswerHead, Config, LargeAnswer, NameValue, Network, OutsideAnswer, OutsideHead,
+            SmallAnswer,
+        },
         filter::{DESTINATION_WORDS, SOURCE_LINES, SourceLine},
         flow::{FlowKey, FlowValue, FragmentKey, FragmentValue},
         name::{HashKeys, NameKey, TEXT_PART},
@@ -193,6 +202,8 @@ mod tests {
             AnswerHead { check, count, length, stride, flags, additional, sum }
             SmallAnswer { head, records }
             LargeAnswer { head, records }
+            OutsideHead { check, epoch, until, hits, length, flags, answers, authorities, sum, addresses, pad, ttl_at }
+            OutsideAnswer { head, records }
             HashKeys { words }
             Network { address, mask }
             Config { flags, negative_grace, zone, services, soa, hash, host, service_ranges, external_ports, pad }
@@ -212,6 +223,7 @@ mod tests {
             size::NAMES,
             size::ANSWERS_SMALL,
             size::ANSWERS_LARGE,
+            size::ANSWERS_OUTSIDE,
             DESTINATION_WORDS,
             SOURCE_LINES,
             size_of::<SourceLine>() as u32,
@@ -221,7 +233,7 @@ mod tests {
         write!(text, "{sizes:?}").unwrap();
         assert_eq!(
             (LAYOUT_VERSION, fnv(&text)),
-            (8, 0x23e0_d985_b5a9_859b),
+            (9, 0x79ed_57a6_143d_ab0d),
             "count LAYOUT_VERSION up and write both down here: pinned maps have another layout than\n{text}"
         );
     }

@@ -40,6 +40,7 @@ mod pod {
         crate::device::DeviceValue,
         crate::dns::Config,
         crate::dns::LargeAnswer,
+        crate::dns::OutsideAnswer,
         crate::dns::NameValue,
         crate::dns::SmallAnswer,
         crate::flow::FlowKey,

@@ -5,6 +5,7 @@
 pub mod answer;
 pub mod front;
 pub mod negative;
+pub mod outside;
 pub mod question;
 
 use bytemuck::{AnyBitPattern, NoUninit};
@@ -81,6 +82,8 @@ pub struct Scratch {
     pub records: answer::Records,
     /// What is before the question in the answer.
     pub front: front::Front,
+    /// A copy of an answer to a question outside of the cluster.
+    pub outside: outside::Copied,
 }
 
 impl Scratch {
@@ -98,6 +101,7 @@ impl Scratch {
         question: Question::ZERO,
         records: answer::Records::ZERO,
         front: front::Front::ZERO,
+        outside: outside::Copied::ZERO,
     };
 }
 
@@ -138,7 +142,7 @@ fn resolve<P: Packet, T: Tables>(
     let zone = scratch.suffixes[config.zone.labels as usize & (LABELS - 1)];
     let outside = name.labels < config.zone.labels || zone != config.zone;
     if outside && qtype != qtype::PTR {
-        return Err(Cause::DnsOutside);
+        return outside::answer(packet, tables, scratch);
     }
     if !outside && negative::is_orphan(tables, config, scratch, name.labels) {
         // What is left to prove is that a Service would be at that place.
@@ -168,7 +172,7 @@ fn resolve<P: Packet, T: Tables>(
     }
     negative::write(packet, tables, config, scratch, answer::NOERROR)?;
     if value.flags & NameValue::APEX != 0 && qtype == qtype::SOA {
-        scratch.records.authority = false;
+        (scratch.records.answers, scratch.records.authorities) = (1, 0);
         return Ok(Cause::DnsAnswered);
     }
     Ok(Cause::DnsNodata)

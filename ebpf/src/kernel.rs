@@ -27,6 +27,17 @@ pub fn load_word<const N: usize>(bytes: &[u8; N], at: usize) -> u64 {
     word
 }
 
+/// Writes four bytes of a scratch area at any offset, in one store. `at` is at most `N - 4`.
+#[inline(always)]
+pub fn store_word<const N: usize>(bytes: &mut [u8; N], at: usize, word: u32) {
+    // SAFETY: the verifier refuses the program unless `at + 4 <= N`.
+    unsafe {
+        let address = bytes.as_mut_ptr().add(at);
+        core::arch::asm!("*(u32 *)({address} + 0) = {word}", address = in(reg) address, word = in(reg) u64::from(word),
+            options(nostack));
+    }
+}
+
 /// A value out of a packet, read word by word. A read of what is not known to be aligned the compiler would take apart
 /// into bytes. The value has one byte, or a multiple of four.
 ///

@@ -4,7 +4,7 @@ use signpost_common::{
     Address, Cause,
     count::ServiceCount,
     device::DeviceValue,
-    dns::{Config, NameValue},
+    dns::{Config, Epoch, NameValue},
     flow::{FlowKey, FlowValue, FragmentKey, FragmentValue},
     name::NameKey,
     service::{
@@ -14,7 +14,11 @@ use signpost_common::{
     socket::{SocketKey, SocketValue},
 };
 
-use crate::{dns::Scratch, packet::Packet, work::Work};
+use crate::{
+    dns::{Scratch, outside},
+    packet::Packet,
+    work::Work,
+};
 
 /// Why an entry was not inserted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +135,18 @@ pub trait Tables {
         scratch: &mut Scratch,
     ) -> Result<bool, Cause>;
 
+    /// [`crate::dns::outside::find`] of the question in the scratch area; apart, as [`Tables::record`] is.
+    ///
+    /// # Errors
+    /// As [`crate::dns::outside::find`].
+    fn find_outside(&self, scratch: &mut Scratch) -> Result<(), Cause>;
+
+    /// Copies an answer to a question outside of the cluster, and counts that it was asked for. `false` where there is none.
+    fn copy_outside(&self, key: &NameKey, to: &mut outside::Copied) -> bool;
+
+    /// Which answers to questions outside of the cluster count.
+    fn outside_epoch(&self) -> Epoch;
+
     /// Room for a DNS question, of this CPU and this program run.
     #[expect(
         clippy::mut_from_ref,
@@ -147,6 +163,9 @@ pub trait Tables {
 
     /// `CLOCK_MONOTONIC` in nanoseconds; may be some milliseconds old.
     fn now(&self) -> u64;
+
+    /// `CLOCK_MONOTONIC` in nanoseconds, read now.
+    fn clock(&self) -> u64;
 
     /// When the agent was last in sync with its source.
     fn in_sync_at(&self) -> u64;

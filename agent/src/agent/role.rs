@@ -167,7 +167,7 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
         pin_root: config.instance.bpffs_root.clone(),
         domain: zone.domain.clone(),
         ttl: zone.ttl,
-        dns: config.dns_answers == DnsAnswers::Kernel,
+        dns: config.dns_answers != DnsAnswers::Pods,
         negative_grace: config.negative_grace(),
         handover,
         cluster_ranges: config.cluster_cidr.clone(),
@@ -177,7 +177,12 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
     })?;
     dataplane.keep_clear(&found)?;
     let dns_alive = dataplane.dns_alive_fd()?.try_clone_to_owned()?;
-    let feed = Feed::new(hello(&zone), Some(dns_alive));
+    let outside = config.dns_answers == DnsAnswers::Kernel;
+    let keeper = dataplane.outside(&zone, outside)?;
+    let mut feed = Feed::new(hello(&zone, outside), Some(dns_alive));
+    if outside {
+        feed = feed.taking(Box::new(keeper), config.dns_user);
+    }
     let socket = config.run_folder.join(feed::SOCKET);
     let server = feed.clone();
     parts.spawn(part(
@@ -259,6 +264,7 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
         },
         Box::new(Published {
             feed,
+            outside,
             service_health: checks_in,
             filled: filled_in,
             folder: config.instance.state_folder.clone(),
@@ -454,11 +460,12 @@ fn terms(config: &DnsConfig) -> (u32, Arc<Options>) {
     (ttl, Arc::new(config.zone_options()))
 }
 
-fn hello(zone: &ZoneConfig) -> Hello {
+fn hello(zone: &ZoneConfig, takes_answers: bool) -> Hello {
     Hello {
         domain: zone.domain.clone(),
         ttl: zone.ttl,
         dns: zone.dns.clone(),
+        takes_answers,
     }
 }
 
@@ -482,6 +489,8 @@ fn report(config: &AgentConfig, node: String) -> Report {
 #[derive(Debug)]
 struct Published {
     feed: Feed,
+    /// Whether answers to questions outside of the cluster are taken.
+    outside: bool,
     service_health: watch::Sender<ServiceHealth>,
     filled: watch::Sender<bool>,
     folder: PathBuf,
@@ -497,7 +506,8 @@ impl Publish for Published {
     }
 
     fn zone(&mut self, config: &ZoneConfig) {
-        self.feed.hello(hello(config));
+        self.feed.zone(config);
+        self.feed.hello(hello(config, self.outside));
     }
 
     fn service_health(&mut self, service_health: ServiceHealth) {

@@ -20,15 +20,21 @@ use self::{
     attach::{Attacher, Hook},
     cgroup::HostSockets,
     differ::Differ,
+    outside::Outside,
     pins::Pins,
     program::Programs,
     stranded::Stranded,
     sweep::Sweeper,
-    tables::{Clocks, Devices, DnsAlive, KernelTables, Tables},
+    tables::{
+        Clocks, Devices, DnsAlive, KernelTables, OutsideAnswers, OutsideEpoch, Table as _, Tables,
+    },
     takeover::AtStart,
 };
 use super::{Dataplane, Handover, Report, Update};
-use crate::{interfaces::Place, zone::Name};
+use crate::{
+    interfaces::Place,
+    zone::{Name, ZoneConfig},
+};
 
 mod abandoned;
 pub mod attach;
@@ -38,6 +44,7 @@ pub mod differ;
 pub mod drain;
 pub mod features;
 mod host;
+pub mod outside;
 pub mod pins;
 pub mod program;
 mod sock_diag;
@@ -245,6 +252,17 @@ impl EbpfDataplane {
     pub fn keep_clear(&mut self, of: &AtStart) -> anyhow::Result<()> {
         takeover::keep_ports(&mut self.tables, &of.entries, now()?)
             .context("cannot keep the ports of another proxy's connections")
+    }
+
+    /// What keeps answers of the DNS server's cache for the programs. `on` is false where none are to be kept.
+    ///
+    /// # Errors
+    /// Where the map cannot be written.
+    pub fn outside(&self, zone: &ZoneConfig, on: bool) -> anyhow::Result<Outside> {
+        let answers = self.tables.map::<OutsideAnswers>()?.try_clone_to_owned()?;
+        let epoch = self.tables.map::<OutsideEpoch>()?.try_clone_to_owned()?;
+        let maps = [(OutsideAnswers::NAME, answers), (OutsideEpoch::NAME, epoch)];
+        Outside::of_kernel(maps, *self.differ.keys(), zone, on)
     }
 
     /// How full each map is.

@@ -81,6 +81,15 @@ pub(super) enum Hit {
     Miss,
 }
 
+/// An answer that holds.
+#[derive(Debug)]
+pub(super) struct Life {
+    pub(super) message: Message,
+    pub(super) until: Instant,
+    /// So long before its end it is fetched again where it is asked for often; `None` where it never is.
+    pub(super) last: Option<Duration>,
+}
+
 /// The cache.
 #[derive(Debug)]
 pub(super) struct Cache {
@@ -122,12 +131,24 @@ impl Entry {
         }
         self.last = now;
         self.hits = self.hits.saturating_add(1);
+        self.is_to_be_fetched(left, options)
+    }
+
+    /// Whether it is given often enough, and has little time left. Said once.
+    fn is_to_be_fetched(&mut self, left: Duration, options: &Options) -> bool {
         let due = options.prefetch_hits > 0
             && !self.prefetched
             && self.hits > options.prefetch_hits
-            && left < self.lifetime * options.prefetch_percentage / 100;
+            && left < options.last(self.lifetime);
         self.prefetched |= due;
         due
+    }
+}
+
+impl Options {
+    /// The part of a life in which an answer is fetched again.
+    fn last(&self, lifetime: Duration) -> Duration {
+        lifetime * self.prefetch_percentage / 100
     }
 }
 
@@ -186,6 +207,40 @@ impl Cache {
         drop(entries);
         set_ttl(&mut message, STALE_TTL);
         Hit::Stale(message)
+    }
+
+    /// What is known of a question, whoever asks; it is not counted as given. `None` for a failure and for what has run
+    /// out.
+    pub(super) fn look(&self, key: &Key, now: Instant) -> Option<Life> {
+        let mut entries = self.lock();
+        let entry = entries.get_mut(key)?;
+        let holds = entry.until > now && !entry.is_failure();
+        let fetched = self.options.prefetch_hits > 0;
+        holds.then(|| Life {
+            message: entry.message.clone(),
+            until: entry.until,
+            last: fetched.then(|| self.options.last(entry.lifetime)),
+        })
+    }
+
+    /// Takes in that somebody else has given an answer so often during its life. Returns whether it should be fetched
+    /// again.
+    pub(super) fn given(&self, key: &Key, hits: u64, now: Instant) -> bool {
+        let mut entries = self.lock();
+        let Some(entry) = entries.get_mut(key) else {
+            return false;
+        };
+        let Some(left) = entry.until.checked_duration_since(now) else {
+            return false;
+        };
+        let hits = u32::try_from(hits).unwrap_or(u32::MAX);
+        // When they were is not known: they count as evenly spread.
+        if entry.lifetime > self.options.prefetch_within.saturating_mul(hits) {
+            return false;
+        }
+        entry.last = now;
+        entry.hits = entry.hits.saturating_add(hits);
+        entry.is_to_be_fetched(left, &self.options)
     }
 
     /// Keeps an answer, where it may be kept, and gives all its records the same TTL: the smallest one, within bounds.

@@ -61,9 +61,8 @@ impl Clock {
 
     /// Sets it to now.
     pub(super) fn tick(&self) {
-        if let Ok(now) = clock_gettime(ClockId::CLOCK_MONOTONIC) {
-            let nanoseconds = now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64;
-            self.cell().store(nanoseconds, Ordering::Relaxed);
+        if let Some(now) = monotonic() {
+            self.cell().store(now, Ordering::Relaxed);
         }
     }
 
@@ -77,6 +76,12 @@ impl Clock {
         // kernel's programs read it as one aligned word.
         unsafe { self.page.as_ref() }
     }
+}
+
+/// `CLOCK_MONOTONIC`, the clock of the kernel's programs. A container has the node's.
+pub(super) fn monotonic() -> Option<Nanoseconds> {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).ok()?;
+    Some(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
 }
 
 impl Drop for Clock {

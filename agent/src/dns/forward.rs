@@ -82,7 +82,7 @@ pub(super) struct Forward {
 }
 
 /// An answer that somebody waits for.
-type Flight = Shared<BoxFuture<'static, (Message, From)>>;
+pub(super) type Flight = Shared<BoxFuture<'static, (Message, From)>>;
 
 /// What a client wants to know.
 #[derive(Clone, Debug)]
@@ -265,13 +265,7 @@ impl Forward {
         if question.name.is_in(&self.options.except) {
             return (failure(ResponseCode::ServFail), From::Nobody);
         }
-        let key = Key {
-            name: question.name.clone(),
-            qtype: question.query.query_type(),
-            class: question.query.query_class(),
-            dnssec_ok: question.edns.unwrap_or(false),
-            checking_disabled: question.checking_disabled,
-        };
+        let key = self.key(question);
         let (mut message, from) = match self.cache.get(&key, Instant::now()) {
             Hit::Fresh {
                 message,
@@ -297,6 +291,34 @@ impl Forward {
         };
         recase(&mut message, question.query.name());
         (message, from)
+    }
+
+    /// Under which its answer is kept.
+    #[expect(clippy::unused_self, reason = "a key is one of its cache")]
+    pub(super) fn key(&self, question: &Question) -> Key {
+        Key {
+            name: question.name.clone(),
+            qtype: question.query.query_type(),
+            class: question.query.query_class(),
+            dnssec_ok: question.edns.unwrap_or(false),
+            checking_disabled: question.checking_disabled,
+        }
+    }
+
+    /// Fetches an answer again that somebody else has given so often, where it is time for that.
+    pub(super) fn prefetch(
+        self: &Arc<Self>,
+        question: &Question,
+        own: &[IpAddr],
+        hits: u64,
+    ) -> Option<Flight> {
+        let key = self.key(question);
+        if !self.cache.given(&key, hits, Instant::now()) {
+            return None;
+        }
+        let flight = self.fly(key, question, own).ok()?;
+        self.prefetched.fetch_add(1, Ordering::Relaxed);
+        Some(flight)
     }
 
     /// The question that is under way already, or a new one. It goes on when nobody waits for it any more.

@@ -13,7 +13,7 @@ use std::{
 use futures::FutureExt as _;
 use hickory_proto::{
     op::{OpCode, Query, ResponseCode},
-    rr::{Name as WireName, RecordType},
+    rr::{Name as WireName, RData, Record as WireRecord, RecordType},
 };
 use hickory_server::{
     net::{runtime::Time, xfer::Protocol},
@@ -24,6 +24,7 @@ use rand::seq::SliceRandom as _;
 use super::{
     answer::Asked,
     forward::{Forward, From, Question, loop_token},
+    handover::Handover,
     metrics::{Answered, Metrics},
     reply::{EDNS_VERSION, Reply},
     routes::{Allowed, Rates, Routes},
@@ -42,6 +43,7 @@ pub(super) struct Handler {
     pub(super) state: Arc<State>,
     pub(super) live: Arc<Live>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) handover: Arc<Handover>,
     /// The largest UDP answer.
     pub(super) max_payload: u16,
     /// Port that the server's own questions come from; they are not counted.
@@ -296,8 +298,13 @@ impl Handler {
         question: &Question,
         own: &[IpAddr],
     ) -> (hickory_proto::op::Message, bool) {
-        let (message, from) = forward.ask(question, own).await;
+        let (mut message, from) = forward.ask(question, own).await;
         self.metrics.forwarded(from);
+        if let From::Cache { .. } | From::Upstream = from {
+            let fresh = from == From::Upstream;
+            self.handover.offer(forward, question, fresh);
+        }
+        shuffle_addresses(&mut message.answers);
         let failed = message.metadata.response_code == ResponseCode::ServFail;
         (message, failed && from == From::Upstream)
     }
@@ -358,7 +365,7 @@ impl Handler {
             Lookup::Alias { answers, .. } => {
                 let answers = asked.records(zone, &answers);
                 let target = answers.last().and_then(|record| match &record.data {
-                    hickory_proto::rr::RData::CNAME(name) => Some(name.0.clone()),
+                    RData::CNAME(name) => Some(name.0.clone()),
                     _ => None,
                 });
                 Local::Alias {
@@ -412,8 +419,21 @@ fn shuffle(records: &mut [Record]) {
     }
 }
 
+/// Addresses in another order each time (CoreDNS's `loadbalance`); everything else stays where it is.
+fn shuffle_addresses(records: &mut [WireRecord]) {
+    let is_address = |record: &WireRecord| matches!(record.data, RData::A(_) | RData::AAAA(_));
+    let Some(first) = records.iter().position(is_address) else {
+        return;
+    };
+    let length = records[first..]
+        .iter()
+        .take_while(|r| is_address(r))
+        .count();
+    records[first..first + length].shuffle(&mut rand::rng());
+}
+
 /// A name as it was asked for; `None` where it cannot be had in wire form.
-fn plain(wire: &WireName) -> Option<Name> {
+pub(super) fn plain(wire: &WireName) -> Option<Name> {
     let labels = wire.iter();
     let bytes: Vec<u8> = labels
         .flat_map(|label| std::iter::once(label.len() as u8).chain(label.iter().copied()))

@@ -24,6 +24,7 @@ use super::{
     Args, Source, alive,
     forward::Times,
     handler::{Handler, Live},
+    handover::Handover,
     metrics::Metrics,
     probes,
     routes::Routes,
@@ -36,7 +37,7 @@ use crate::{
     model::Event,
     source::{
         self,
-        agent::{self, News},
+        agent::{self, Handed, News},
         files::{self, FilesOptions},
     },
     zone::ZoneConfig,
@@ -141,6 +142,8 @@ impl Server {
             options: Arc::new(config.zone_options()),
         }));
         let live = Arc::new(Live::new(routes));
+        let (handover, handed) = Handover::new(Arc::clone(&state), Arc::clone(&live));
+        let handover = Arc::new(handover);
         let metrics = Arc::new(Metrics::new(
             Arc::clone(&state),
             Arc::clone(&live),
@@ -164,7 +167,7 @@ impl Server {
             args.clone(),
             file,
             config,
-            (Arc::clone(&live), times),
+            (Arc::clone(&live), Arc::clone(&handover), times),
             zones_in,
         );
         parts.spawn(part("configuration", follower));
@@ -180,16 +183,30 @@ impl Server {
         });
         parts.spawn(part(
             "source",
-            source(args.clone(), events_in, hellos_in, clocks),
+            source(
+                args.clone(),
+                events_in,
+                hellos_in,
+                clocks,
+                (Arc::clone(&handover), handed),
+            ),
         ));
 
         let handler = Handler {
             state: Arc::clone(&state),
             live: Arc::clone(&live),
             metrics,
+            handover: Arc::clone(&handover),
             max_payload: args.max_payload,
             probe: Arc::clone(&probe),
         };
+        let mut configured = state.configured();
+        parts.spawn(async move {
+            while configured.changed().await.is_ok() {
+                handover.flush();
+            }
+            std::future::pending().await
+        });
         let mut server = Hickory::new(handler.clone());
         for (udp, tcp) in self.sockets {
             server.register_socket(udp);
@@ -258,7 +275,7 @@ async fn follow_config(
     args: Args,
     file: DnsConfigFile,
     first: DnsConfig,
-    (live, times): (Arc<Live>, Times),
+    (live, handover, times): (Arc<Live>, Arc<Handover>, Times),
     zones: mpsc::Sender<Configured>,
 ) -> anyhow::Result<()> {
     let counts = file.counts();
@@ -267,7 +284,10 @@ async fn follow_config(
         while configs.changed().await.is_ok() {
             let config = Arc::clone(&configs.borrow_and_update());
             match Routes::new(&args, &config, Some(&live.routes()), &times) {
-                Ok(routes) => live.replace(routes),
+                Ok(routes) => {
+                    live.replace(routes);
+                    handover.flush();
+                }
                 Err(error) => {
                     counts.failures.fetch_add(1, Ordering::Relaxed);
                     tracing::error!("the configuration of DNS stays as it was: {error:#}");
@@ -310,6 +330,7 @@ async fn source(
     events: mpsc::Sender<Event>,
     hellos: mpsc::Sender<Hello>,
     clocks: watch::Sender<Option<Arc<super::clock::Clock>>>,
+    (handover, handed): (Arc<Handover>, Handed),
 ) -> anyhow::Result<()> {
     let (in_sync, _) = watch::channel(false);
     match args.source {
@@ -319,13 +340,17 @@ async fn source(
             let said = async {
                 while let Some(said) = news.recv().await {
                     match said {
-                        News::Hello(hello) => hellos.send(hello).await?,
+                        News::Hello(hello) => {
+                            handover.set_wanted(hello.takes_answers);
+                            hellos.send(hello).await?;
+                        }
+                        News::Asked(asked) => handover.asked(asked),
                         News::Clock(fd) => alive::take_over(fd, &clocks),
                     }
                 }
                 Ok(())
             };
-            tokio::try_join!(agent::run(socket, events, in_sync, news_in), said)?;
+            tokio::try_join!(agent::run(socket, events, in_sync, news_in, handed), said)?;
             Ok(())
         }
         Source::Kube => {

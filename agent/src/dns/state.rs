@@ -8,7 +8,7 @@ use std::{
 };
 
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{Instant, sleep_until},
 };
 
@@ -41,7 +41,10 @@ pub(super) struct Configured {
 
 /// What answers are made from.
 #[derive(Debug)]
-pub(super) struct State(RwLock<Inner>);
+pub(super) struct State {
+    inner: RwLock<Inner>,
+    configured: watch::Sender<()>,
+}
 
 /// The zone, and whether it is all there is.
 #[derive(Debug)]
@@ -54,14 +57,22 @@ pub(super) struct Inner {
 impl State {
     pub(super) fn new(config: ZoneConfig) -> Self {
         let zone = Zone::answering(config);
-        Self(RwLock::new(Inner {
-            zone,
-            synced: false,
-        }))
+        Self {
+            inner: RwLock::new(Inner {
+                zone,
+                synced: false,
+            }),
+            configured: watch::Sender::default(),
+        }
+    }
+
+    /// Changes with every other configuration of the zone, when that counts.
+    pub(super) fn configured(&self) -> watch::Receiver<()> {
+        self.configured.subscribe()
     }
 
     pub(super) fn read(&self) -> RwLockReadGuard<'_, Inner> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn is_synced(&self) -> bool {
@@ -122,7 +133,7 @@ impl State {
 
     fn take_over(&self, registry: &mut Registry, learn_dns: bool) {
         let changes = registry.take_changes();
-        let mut inner = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
         inner.zone.update(registry, &changes, now());
         if registry.is_complete(&KINDS) && !inner.synced {
             tracing::info!(
@@ -145,7 +156,7 @@ impl State {
     }
 
     fn configure(&self, registry: &Registry, config: ZoneConfig) {
-        let mut inner = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
         if *inner.zone.config() == config {
             return;
         }
@@ -160,6 +171,8 @@ impl State {
         };
         inner.zone = Zone::answering(config);
         inner.zone.update(registry, &everything, now());
+        drop(inner);
+        self.configured.send_replace(());
     }
 }
 

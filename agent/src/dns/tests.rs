@@ -18,6 +18,7 @@ use crate::model::{Event, ServiceKind};
 mod configured;
 mod encrypted;
 mod forwarding;
+mod handover;
 mod stand;
 
 use stand::*;

@@ -9,19 +9,25 @@ use std::{
 
 use anyhow::Context as _;
 use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{UnixListener, UnixStream},
+    io::AsyncWriteExt as _,
+    net::{UnixListener, UnixStream, unix::OwnedWriteHalf},
     task::JoinSet,
-    time::timeout,
+    time::{MissedTickBehavior, interval, timeout},
 };
+use tokio_util::codec::{FramedRead, LinesCodec};
 
-use super::{Feed, Subscription, encoded, wire};
+use super::{Feed, Line, Subscription, cached::Said, encoded, wire};
 
 /// A client that takes nothing for so long is dropped.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Lines written at once.
 const BATCH: usize = 256;
+/// The longest line of a client: an answer, with some names.
+const LINE: usize = 64 << 10;
+/// How often it is looked for answers that run out soon and are given often.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// Serves a feed on a socket until the process ends. Whoever may enter the socket's folder may connect: the DNS
 /// server has a user of its own.
@@ -71,7 +77,8 @@ fn bind(socket: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-async fn client(feed: &Feed, mut stream: UnixStream) -> io::Result<()> {
+async fn client(feed: &Feed, stream: UnixStream) -> io::Result<()> {
+    let heard = is_heard(feed, &stream);
     let Subscription {
         hello,
         snapshot,
@@ -82,6 +89,7 @@ async fn client(feed: &Feed, mut stream: UnixStream) -> io::Result<()> {
         Some(fd) => wire::send_with_fd(&stream, &hello, fd.as_raw_fd()).await?,
         None => 0,
     };
+    let (read, mut stream) = stream.into_split();
     write(&mut stream, &hello[sent..]).await?;
     for lines in snapshot.chunks(BATCH) {
         let lines: Vec<Bytes> = lines.iter().map(encoded).collect();
@@ -89,7 +97,10 @@ async fn client(feed: &Feed, mut stream: UnixStream) -> io::Result<()> {
     }
     drop(snapshot);
     let mut lines = Vec::with_capacity(BATCH);
-    let mut nothing = [0; 1];
+    let mut said = FramedRead::new(read, LinesCodec::new_with_max_length(LINE));
+    let mut session = None;
+    let mut look = interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             count = changes.recv_many(&mut lines, BATCH) => {
@@ -99,17 +110,54 @@ async fn client(feed: &Feed, mut stream: UnixStream) -> io::Result<()> {
                 write(&mut stream, &joined(&lines)).await?;
                 lines.clear();
             }
-            // A client says nothing: that it can be read from is its end.
-            read = stream.read(&mut nothing) => {
-                if read? == 0 {
-                    return Ok(());
+            line = said.next() => {
+                let Some(line) = line else { return Ok(()) };
+                let line = line.map_err(io::Error::other)?;
+                if heard {
+                    take(feed, &mut session, serde_json::from_str(&line)?);
+                }
+            }
+            _ = look.tick(), if session.is_some() => {
+                let asked = session.zip(feed.taken()).map(|(session, mut taken)| taken.asked(session));
+                if let Some(asked) = asked && !asked.is_empty() {
+                    write(&mut stream, &Line::Asked(asked).encode()).await?;
                 }
             }
         }
     }
 }
 
-async fn write(stream: &mut UnixStream, bytes: &[u8]) -> io::Result<()> {
+/// Whether a client may hand over answers: they are what every pod of this node gets to hear.
+fn is_heard(feed: &Feed, stream: &UnixStream) -> bool {
+    let Some(user) = feed.taken().map(|taken| taken.user) else {
+        return false;
+    };
+    let peer = stream.peer_cred().map(|peer| peer.uid());
+    let heard = matches!(peer, Ok(peer) if peer == 0 || peer == user);
+    if !heard {
+        tracing::warn!(
+            ?peer,
+            "a DNS server of another user than --dns-user hands over no answers"
+        );
+    }
+    heard
+}
+
+fn take(feed: &Feed, session: &mut Option<u64>, said: Said) {
+    let Some(mut taken) = feed.taken() else {
+        return;
+    };
+    match (said, &session) {
+        (Said::Session(number), _) => {
+            *session = Some(number);
+            taken.begin(number);
+        }
+        (Said::Cached(cached), Some(session)) => taken.keep(*session, &cached),
+        (Said::Cached(_), None) => {}
+    }
+}
+
+async fn write(stream: &mut OwnedWriteHalf, bytes: &[u8]) -> io::Result<()> {
     timeout(PATIENCE, stream.write_all(bytes))
         .await
         .map_err(|_| io::Error::other("it does not read"))?

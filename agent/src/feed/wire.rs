@@ -9,8 +9,12 @@ use std::{
 use bytes::{BufMut as _, Bytes, BytesMut};
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use serde::{Deserialize, Serialize};
-use tokio::{io::Interest, net::UnixStream};
+use tokio::{
+    io::Interest,
+    net::{UnixStream, unix::OwnedReadHalf},
+};
 
+use super::cached::Asked;
 use crate::{model::Event, zone::Name};
 
 /// The longest line: an EndpointSlice has at most 1000 endpoints, so this is far from any that is meant.
@@ -27,6 +31,9 @@ pub struct Hello {
     pub ttl: u32,
     /// The cluster DNS addresses.
     pub dns: Vec<IpAddr>,
+    /// Answers to questions outside of the cluster are taken.
+    #[serde(default)]
+    pub takes_answers: bool,
 }
 
 /// A line from the agent.
@@ -38,21 +45,28 @@ pub enum Line {
     Event(Event),
     /// Whether the agent's source is in contact with what it reads.
     InSync(bool),
+    /// What the kernel gave of the answers that the server has handed over.
+    Asked(Vec<Asked>),
 }
 
 impl Line {
     /// The line as it is sent, its end included.
     pub fn encode(&self) -> Bytes {
-        let mut line = BytesMut::new().writer();
-        // Types of plain data serialise; were it not so, an empty line says nothing.
-        if let Err(error) = serde_json::to_writer(&mut line, self) {
-            tracing::error!(%error, "a line of the feed cannot be written");
-            return Bytes::from_static(b"\n");
-        }
-        let mut line = line.into_inner();
-        line.put_u8(b'\n');
-        line.freeze()
+        encode(self)
     }
+}
+
+/// A line as it is sent, its end included.
+pub fn encode(line: &impl Serialize) -> Bytes {
+    let mut bytes = BytesMut::new().writer();
+    // Types of plain data serialise; were it not so, an empty line says nothing.
+    if let Err(error) = serde_json::to_writer(&mut bytes, line) {
+        tracing::error!(%error, "a line of the feed cannot be written");
+        return Bytes::from_static(b"\n");
+    }
+    let mut bytes = bytes.into_inner();
+    bytes.put_u8(b'\n');
+    bytes.freeze()
 }
 
 /// Sends bytes, with a file descriptor that the other side gets a copy of. At least one byte must be sent.
@@ -81,7 +95,7 @@ pub(super) async fn send_with_fd(
 /// Reads lines, and the file descriptors that come with them.
 #[derive(Debug)]
 pub struct Reader {
-    stream: UnixStream,
+    stream: OwnedReadHalf,
     buffer: BytesMut,
     searched: usize,
     fd: Option<OwnedFd>,
@@ -89,7 +103,7 @@ pub struct Reader {
 
 impl Reader {
     /// Of a connection to the agent.
-    pub fn new(stream: UnixStream) -> Self {
+    pub fn new(stream: OwnedReadHalf) -> Self {
         Self {
             stream,
             buffer: BytesMut::new(),
@@ -133,7 +147,7 @@ impl Reader {
     async fn fill(&mut self) -> io::Result<usize> {
         let old = self.buffer.len();
         self.buffer.resize(old + CHUNK, 0);
-        let (stream, buffer) = (&self.stream, &mut self.buffer);
+        let (stream, buffer): (&UnixStream, _) = (self.stream.as_ref(), &mut self.buffer);
         let got = stream
             .async_io(Interest::READABLE, || {
                 receive(stream.as_raw_fd(), &mut buffer[old..])

@@ -8,13 +8,18 @@ use std::{
 };
 
 use tokio::{
-    net::UnixStream,
+    io::AsyncWriteExt as _,
+    net::{UnixStream, unix::OwnedWriteHalf},
     sync::{mpsc, watch},
     time::{sleep, timeout},
 };
 
 use crate::{
-    feed::{Hello, Line, wire::Reader},
+    feed::{
+        Hello, Line,
+        cached::{Asked, Cached, Said},
+        wire::{Reader, encode},
+    },
     model::Event,
 };
 
@@ -32,6 +37,17 @@ pub enum News {
     Hello(Hello),
     /// The map of the *dns alive* clock; a new agent may have a new one.
     Clock(OwnedFd),
+    /// What the kernel gave of the answers that were handed over.
+    Asked(Vec<Asked>),
+}
+
+/// What is handed over to the agent.
+#[derive(Debug)]
+pub struct Handed {
+    /// The number under which answers hold ([`Said::Session`]).
+    pub session: watch::Receiver<u64>,
+    /// Answers, each with the number under which it holds.
+    pub answers: mpsc::Receiver<(u64, Cached)>,
 }
 
 /// Follows an agent until nobody listens to `events`. An agent that is not there is waited for, for ever. What it
@@ -46,12 +62,13 @@ pub async fn run(
     events: mpsc::Sender<Event>,
     in_sync: watch::Sender<bool>,
     news: mpsc::Sender<News>,
+    mut handed: Handed,
 ) -> anyhow::Result<()> {
     let mut wait = MIN_WAIT;
     loop {
         let ended = tokio::select! {
             () = events.closed() => return Ok(()),
-            ended = follow(&socket, &events, &in_sync, &news, &mut wait) => ended,
+            ended = follow(&socket, &events, &in_sync, &news, &mut handed, &mut wait) => ended,
         };
         in_sync.send_replace(false);
         match ended {
@@ -71,9 +88,47 @@ async fn follow(
     events: &mpsc::Sender<Event>,
     in_sync: &watch::Sender<bool>,
     news: &mpsc::Sender<News>,
+    handed: &mut Handed,
     wait: &mut Duration,
 ) -> io::Result<()> {
-    let mut reader = Reader::new(UnixStream::connect(socket).await?);
+    let (read, write) = UnixStream::connect(socket).await?.into_split();
+    tokio::select! {
+        ended = hear(socket, Reader::new(read), events, in_sync, news, wait) => ended,
+        ended = say(write, handed) => ended,
+    }
+}
+
+/// Says what is handed over, for as long as there is somebody who hands over.
+async fn say(mut stream: OwnedWriteHalf, handed: &mut Handed) -> io::Result<()> {
+    let Handed { session, answers } = handed;
+    session.mark_changed();
+    let mut open = true;
+    while open {
+        let line = tokio::select! {
+            biased;
+            changed = session.changed() => {
+                open = changed.is_ok();
+                encode(&Said::Session(*session.borrow_and_update()))
+            }
+            answer = answers.recv() => match answer {
+                Some((of, answer)) if of == *session.borrow() => encode(&Said::Cached(answer)),
+                Some(_) => continue,
+                None => break,
+            }
+        };
+        stream.write_all(&line).await?;
+    }
+    std::future::pending().await
+}
+
+async fn hear(
+    socket: &Path,
+    mut reader: Reader,
+    events: &mpsc::Sender<Event>,
+    in_sync: &watch::Sender<bool>,
+    news: &mpsc::Sender<News>,
+    wait: &mut Duration,
+) -> io::Result<()> {
     let mut first = true;
     loop {
         let line = if first {
@@ -95,6 +150,7 @@ async fn follow(
                 news.send(News::Hello(hello)).await.map_err(nobody)?;
             }
             Line::Event(event) => events.send(event).await.map_err(nobody)?,
+            Line::Asked(asked) => news.send(News::Asked(asked)).await.map_err(nobody)?,
             Line::InSync(value) => {
                 in_sync.send_replace(value);
             }
@@ -109,15 +165,22 @@ fn nobody<T>(_: mpsc::error::SendError<T>) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd as _;
+    use std::{
+        os::fd::AsFd as _,
+        sync::{Arc, Mutex},
+    };
 
     use nix::sys::memfd::{MFdFlags, memfd_create};
 
     use super::*;
     use crate::{
-        feed::{self, Feed},
+        feed::{
+            self, Feed,
+            cached::{End, Keeper, Question},
+        },
         model::{Kind, Object, ObjectName},
         registry::Registry,
+        zone::ZoneConfig,
     };
 
     fn hello() -> Hello {
@@ -125,6 +188,7 @@ mod tests {
             domain: "cluster.local".parse().unwrap(),
             ttl: 30,
             dns: vec![[10, 96, 0, 10].into()],
+            takes_answers: false,
         }
     }
 
@@ -133,6 +197,8 @@ mod tests {
     }
 
     struct Client {
+        session: watch::Sender<u64>,
+        answers: mpsc::Sender<(u64, Cached)>,
         events: mpsc::Receiver<Event>,
         news: mpsc::Receiver<News>,
         in_sync: watch::Receiver<bool>,
@@ -144,8 +210,22 @@ mod tests {
             let (events_in, events) = mpsc::channel(16);
             let (news_in, news) = mpsc::channel(16);
             let (in_sync_in, in_sync) = watch::channel(false);
-            tokio::spawn(run(socket.to_owned(), events_in, in_sync_in, news_in));
+            let (session, session_out) = watch::channel(1);
+            let (answers, answers_out) = mpsc::channel(16);
+            let handed = Handed {
+                session: session_out,
+                answers: answers_out,
+            };
+            tokio::spawn(run(
+                socket.to_owned(),
+                events_in,
+                in_sync_in,
+                news_in,
+                handed,
+            ));
             Self {
+                session,
+                answers,
                 events,
                 news,
                 in_sync,
@@ -240,6 +320,93 @@ mod tests {
             }
             feed.event(&Event::End(Kind::Namespace));
             client.namespaces(&names).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn of_several_servers_the_one_counts_that_began_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = Kept::default();
+        let socket = folder.path().join(feed::SOCKET);
+        let feed = Feed::new(hello(), None);
+        let user = nix::unistd::getuid().as_raw();
+        let feed = feed.taking(Box::new(kept.clone()), user);
+        let served = socket.clone();
+        tokio::spawn(async move { feed::serve(feed, &served).await.unwrap() });
+        let one = Client::of(&socket);
+        let hand = async |client: &Client, session, name: &str| {
+            let answer = (session, cached(name));
+            client.answers.send(answer).await.unwrap();
+        };
+        hand(&one, 1, "a").await;
+        kept.until(&["a"]).await;
+        // Another configuration takes it back, and with it what still comes from before.
+        one.session.send_replace(2);
+        kept.until(&[]).await;
+        hand(&one, 1, "b").await;
+        hand(&one, 2, "c").await;
+        kept.until(&["c"]).await;
+        let other = Client::of(&socket);
+        hand(&other, 1, "d").await;
+        kept.until(&["d"]).await;
+        hand(&one, 2, "e").await;
+        hand(&other, 1, "f").await;
+        kept.until(&["d", "f"]).await;
+        one.session.send_replace(3);
+        kept.until(&[]).await;
+        hand(&one, 3, "g").await;
+        kept.until(&["g"]).await;
+    }
+
+    #[derive(Clone, Debug, Default)]
+    struct Kept(Arc<Mutex<Vec<String>>>);
+
+    impl Kept {
+        async fn until(&self, expected: &[&str]) {
+            let wait = async {
+                while *self.0.lock().unwrap() != expected {
+                    sleep(Duration::from_millis(5)).await;
+                }
+            };
+            let waited = timeout(Duration::from_secs(5), wait).await;
+            waited.unwrap_or_else(|_| panic!("{:?}", self.0.lock().unwrap()));
+        }
+    }
+
+    impl Keeper for Kept {
+        fn flush(&mut self) -> anyhow::Result<()> {
+            self.0.lock().unwrap().clear();
+            Ok(())
+        }
+
+        fn keep(&mut self, cached: &Cached) -> anyhow::Result<()> {
+            let name = cached.question.name.to_string();
+            self.0.lock().unwrap().push(name);
+            Ok(())
+        }
+
+        fn asked(&mut self) -> Vec<Asked> {
+            Vec::new()
+        }
+
+        fn configure(&mut self, _: &ZoneConfig) -> anyhow::Result<()> {
+            self.flush()
+        }
+    }
+
+    fn cached(name: &str) -> Cached {
+        Cached {
+            question: Question {
+                name: name.parse().unwrap(),
+                qtype: 1,
+            },
+            until: 1,
+            due: 1,
+            authoritative: false,
+            recursion_available: true,
+            authentic_data: false,
+            chain: Vec::new(),
+            end: End::Addresses(vec![[192, 0, 2, 1].into()]),
         }
     }
 

@@ -1,6 +1,6 @@
 //! All that is known here of a name: hosts first, then the zone.
 
-use super::{HostsAnswer, Lookup, Name, Zone};
+use super::{HostsAnswer, Lookup, Name, Zone, rewrite::Rewritten};
 
 /// What is known of a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,20 @@ impl Zone {
             HostsAnswer::NoData => Resolved::NoData,
             HostsAnswer::Failure => Resolved::Failure,
         }
+    }
+
+    /// Whether a name is left to upstreams as it is: it is in none of the zone's domains, and no operator has written
+    /// anything down about it. Whose upstreams they are, an operator may well have said.
+    pub fn is_nobodys(&self, name: &Name) -> bool {
+        let options = &self.config.options;
+        if name.below(&self.config.domain).is_some() {
+            return false;
+        }
+        self.is_elsewhere(name)
+            || self.domain_of(name).is_none()
+                && self.own_zone(name).is_none()
+                && !options.hosts.concerns(name)
+                && Rewritten::of(name, &options.rewrites).is_none()
     }
 
     /// The cluster domain that a name is in: its own, or another name of it; the longest counts.

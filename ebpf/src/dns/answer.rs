@@ -25,7 +25,7 @@ pub const NOERROR: u16 = 0;
 pub const NXDOMAIN: u16 = 3;
 
 /// Response and authoritative answer.
-const ANSWER_FLAGS: u16 = 0x8400;
+pub const ANSWER_FLAGS: u16 = 0x8400;
 /// Recursion desired and checking disabled are copied, as CoreDNS does.
 const COPIED_FLAGS: u16 = 0x0110;
 
@@ -34,14 +34,14 @@ const COPIED_FLAGS: u16 = 0x0110;
 pub struct Records {
     /// Bytes of all records.
     pub length: u16,
-    /// How many there are, but for those of the additional section.
-    pub count: u16,
+    /// How many there are of the answer section.
+    pub answers: u16,
+    /// How many of the authority section follow them.
+    pub authorities: u16,
     /// How many of the additional section follow them.
     pub additional: u16,
-    /// Response code.
-    pub rcode: u16,
-    /// They go to the authority section (negative answers) instead of the answer section.
-    pub authority: bool,
+    /// Flags of the header, the response code among them, but for those that are copied from the question.
+    pub flags: u16,
     /// Their sum.
     pub sum: Sum,
 }
@@ -50,10 +50,10 @@ impl Records {
     /// None.
     pub const ZERO: Self = Self {
         length: 0,
-        count: 0,
+        answers: 0,
+        authorities: 0,
         additional: 0,
-        rcode: NOERROR,
-        authority: false,
+        flags: 0,
         sum: Sum::from_raw(0),
     };
 }
@@ -80,10 +80,10 @@ pub fn write<P: Packet, T: Tables, const N: usize>(
     }
     let records = Records {
         length: head.length,
-        count: head.count,
+        answers: head.count,
+        authorities: 0,
         additional: head.additional,
-        rcode: NOERROR,
-        authority: false,
+        flags: ANSWER_FLAGS | NOERROR,
         sum: Sum::from_raw(head.sum),
     };
     let at = make_room(packet, scratch, &records)?;
@@ -153,19 +153,15 @@ pub fn finish<P: Packet>(packet: &mut P, scratch: &mut Scratch) -> Result<(), Ca
 
     // 2. The headers, ports and addresses exchanged.
     let old = question.header;
-    let count = records.count.to_be();
-    let (answers, authorities) = if records.authority {
-        (0, count)
-    } else {
-        (count, 0)
-    };
-    let flags = (old.flags & COPIED_FLAGS.to_be()) | (ANSWER_FLAGS | records.rcode).to_be();
+    let (answers, authorities) = (records.answers.to_be(), records.authorities.to_be());
+    let flags = (old.flags & COPIED_FLAGS.to_be()) | records.flags.to_be();
     // The count of additional records is 0 or 1 in the question: nothing is carried.
     let additional = records.additional.to_be();
     let segment = behind
         .remove16(old.flags)
         .add16(flags)
-        .add16(count)
+        .add16(answers)
+        .add16(authorities)
         .add16(additional);
     let length = ((UDP + message) as u16).to_be();
     let longer = Sum::default().remove16(udp.length).add16(length);

@@ -115,10 +115,10 @@ pub fn write<P: Packet, T: Tables>(
     }
     let records = Records {
         length: SOA_LENGTH as u16,
-        count: 1,
+        answers: 0,
+        authorities: 1,
         additional: 0,
-        rcode,
-        authority: true,
+        flags: answer::ANSWER_FLAGS | rcode,
         sum,
     };
     let at = answer::make_room(packet, scratch, &records)?;

@@ -9,7 +9,7 @@ use signpost_common::{
     Address, Cause,
     count::ServiceCount,
     device::DeviceValue,
-    dns::{AnswerHead, Config, LargeAnswer, NameValue, Network, SmallAnswer},
+    dns::{AnswerHead, Config, Epoch, LargeAnswer, NameValue, Network, OutsideAnswer, SmallAnswer},
     filter::{self, Destinations},
     flow::{FlowKey, FlowValue, FragmentKey, FragmentValue},
     name::NameKey,
@@ -21,7 +21,7 @@ use signpost_common::{
 };
 
 use crate::{
-    dns::{self, Scratch, question},
+    dns::{self, Scratch, outside, question},
     masquerade,
     packet::Packet,
     record,
@@ -58,6 +58,10 @@ pub struct Memory {
     pub answers_small: HashMap<NameKey, SmallAnswer>,
     /// Large answers.
     pub answers_large: HashMap<NameKey, LargeAnswer>,
+    /// Answers to questions outside of the cluster.
+    pub answers_outside: RefCell<HashMap<NameKey, OutsideAnswer>>,
+    /// Which of them count.
+    pub outside_epoch: Epoch,
     /// The configuration, once it is written.
     pub config: Option<Config>,
     /// `CLOCK_MONOTONIC` in nanoseconds.
@@ -303,6 +307,25 @@ impl Tables for Memory {
         }
     }
 
+    fn find_outside(&self, scratch: &mut Scratch) -> Result<(), Cause> {
+        outside::find(self, scratch)
+    }
+
+    fn copy_outside(&self, key: &NameKey, to: &mut outside::Copied) -> bool {
+        let mut answers = self.answers_outside.borrow_mut();
+        let Some(found) = answers.get_mut(key) else {
+            return false;
+        };
+        found.head.hits += 1;
+        to.head = found.head;
+        to.bytes_mut()[..found.records.len()].copy_from_slice(&found.records);
+        true
+    }
+
+    fn outside_epoch(&self) -> Epoch {
+        self.outside_epoch
+    }
+
     fn scratch(&self) -> Option<&mut Scratch> {
         // SAFETY: a program asks once for it, and the tables are not shared between threads (they are not `Sync`).
         Some(unsafe { &mut *self.working.scratch.get() })
@@ -314,6 +337,10 @@ impl Tables for Memory {
     }
 
     fn now(&self) -> u64 {
+        self.now
+    }
+
+    fn clock(&self) -> u64 {
         self.now
     }
 

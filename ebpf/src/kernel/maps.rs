@@ -1,6 +1,6 @@
 //! The BPF maps. What is read is copied at once, and its `check` last: a freed element is reused under a reader.
 
-use core::ptr::{addr_of, read_volatile, write_volatile};
+use core::ptr::{addr_of, addr_of_mut, read_volatile, write_volatile};
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST},
@@ -12,7 +12,10 @@ use signpost_common::{
     Address, Cause,
     count::ServiceCount,
     device::DeviceValue,
-    dns::{AnswerHead, Clock, Config, LargeAnswer, NameValue, SmallAnswer},
+    dns::{
+        AnswerHead, Clock, Config, Epoch, LargeAnswer, NameValue, OUTSIDE_RECORDS, OutsideAnswer,
+        SmallAnswer,
+    },
     filter::{self, DESTINATION_WORDS, SOURCE_LINES, SourceLine},
     flow::{FlowKey, FlowValue, FragmentKey, FragmentValue},
     layout::size,
@@ -25,7 +28,7 @@ use signpost_common::{
 };
 
 use crate::{
-    dns::{LABELS, Scratch, answer, question},
+    dns::{LABELS, Scratch, answer, outside, question},
     kernel::copied,
     masquerade,
     packet::Packet,
@@ -84,6 +87,11 @@ static ANSWERS_SMALL: HashMap<NameKey, SmallAnswer> =
 #[map(name = "answers_large")]
 static ANSWERS_LARGE: HashMap<NameKey, LargeAnswer> =
     HashMap::with_max_entries(size::ANSWERS_LARGE, BPF_F_NO_PREALLOC);
+#[map(name = "answers_outside")]
+static ANSWERS_OUTSIDE: LruHashMap<NameKey, OutsideAnswer> =
+    LruHashMap::with_max_entries(size::ANSWERS_OUTSIDE, 0);
+#[map(name = "outside_epoch")]
+static OUTSIDE_EPOCH: Array<Epoch> = Array::with_max_entries(1, 0);
 #[map(name = "config")]
 static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
 #[map(name = "clocks")]
@@ -353,6 +361,42 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn find_outside(&self, _scratch: &mut Scratch) -> Result<(), Cause> {
+        result(find_outside())
+    }
+
+    #[inline(always)]
+    fn copy_outside(&self, key: &NameKey, to: &mut outside::Copied) -> bool {
+        let Some(found) = ANSWERS_OUTSIDE.get_ptr_mut(key) else {
+            return false;
+        };
+        // SAFETY: the pointer stays readable and writable while the program runs. Whose value it was, and whether it was
+        // one, is told by the check and the sum in the copy.
+        unsafe {
+            to.head = copied(addr_of!((*found).head));
+            let from = addr_of!((*found).records).cast::<u64>();
+            for n in 0..OUTSIDE_RECORDS / 8 {
+                if n * 8 >= to.head.length as usize {
+                    break;
+                }
+                write_volatile(&mut to.words[n], read_volatile(from.add(n)));
+            }
+            let hits = read_volatile(addr_of!((*found).head.hits));
+            write_volatile(addr_of_mut!((*found).head.hits), hits.wrapping_add(1));
+        }
+        true
+    }
+
+    #[inline(always)]
+    fn outside_epoch(&self) -> Epoch {
+        // The agent writes it.
+        // SAFETY: an aligned word of an array, which is never freed while the program runs.
+        OUTSIDE_EPOCH
+            .get_ptr(0)
+            .map_or(0, |epoch| unsafe { read_volatile(epoch) })
+    }
+
+    #[inline(always)]
     #[expect(clippy::mut_from_ref, reason = "as in the trait")]
     fn scratch(&self) -> Option<&mut Scratch> {
         // SAFETY: the area belongs to this CPU, and the program is not entered again before it ends.
@@ -384,6 +428,12 @@ impl Tables for Maps {
             }
             (*tick).at
         }
+    }
+
+    #[inline(always)]
+    fn clock(&self) -> u64 {
+        // SAFETY: no preconditions.
+        unsafe { bpf_ktime_get_ns() }
     }
 
     #[inline(always)]
@@ -466,6 +516,16 @@ extern "C" fn hash_question() -> u32 {
     code(match (Maps.scratch(), Maps.config()) {
         (Some(scratch), Some(config)) => question::hash(scratch, &config.hash).map(|_| ()),
         _ => Err(Cause::NotConfigured),
+    })
+}
+
+/// A function of its own for the verifier: see [`Tables::find_outside`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn find_outside() -> u32 {
+    code(match Maps.scratch() {
+        Some(scratch) => outside::find(&Maps, scratch),
+        None => Err(Cause::NotConfigured),
     })
 }
 

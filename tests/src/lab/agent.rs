@@ -86,6 +86,7 @@ impl Agent {
         command
             .args(["--node-name", self.node.name()])
             .args(["--service-range", "10.96.0.0/12,fd00:96::/112"])
+            .args(["--dns-user", "65534"])
             .arg("--run-folder")
             .arg(run_folder(&self.node))
             .args(&self.flags);

@@ -14,13 +14,22 @@ use std::{
 use anyhow::Context as _;
 use hickory_proto::{
     op::{Message, MessageType, ResponseCode},
-    rr::{RData, Record, RecordType},
+    rr::{
+        Name, RData, Record, RecordType,
+        rdata::{CNAME, SOA},
+    },
 };
 
 use super::{Lab, WORLD, address};
 
-/// The one name that exists in the world.
+/// The name that exists in the world.
 pub const NAME: &str = "www.example.com.";
+
+/// Another name of it.
+pub const ALIAS: &str = "alias.example.com.";
+
+/// Another name that leads there, which nobody should remember.
+pub const SHORT: &str = "short.example.com.";
 
 /// What it leads to.
 pub const ADDRESSES: (Ipv4Addr, Ipv6Addr) = (
@@ -144,7 +153,15 @@ fn answer(question: &[u8], questions: &Mutex<Vec<String>>) -> anyhow::Result<Vec
     answer.metadata.recursion_desired = asked.metadata.recursion_desired;
     answer.metadata.recursion_available = true;
     answer.add_query(query.clone());
-    let known = query.name().to_string().eq_ignore_ascii_case(NAME);
+    let mut owner = query.name().clone();
+    if name.to_string() == ALIAS {
+        let target = Name::from_ascii(NAME)?;
+        let alias = RData::CNAME(CNAME(target.clone()));
+        answer.add_answer(Record::from_rdata(owner, 60, alias));
+        owner = target;
+    }
+    let ttl = if name.to_string() == SHORT { 0 } else { 60 };
+    let known = [NAME, ALIAS, SHORT].contains(&name.to_string().as_str());
     let data = match query.query_type() {
         RecordType::A => Some(RData::A(ADDRESSES.0.into())),
         RecordType::AAAA => Some(RData::AAAA(ADDRESSES.1.into())),
@@ -153,9 +170,18 @@ fn answer(question: &[u8], questions: &Mutex<Vec<String>>) -> anyhow::Result<Vec
     match data {
         _ if !known => answer.metadata.response_code = ResponseCode::NXDomain,
         Some(data) => {
-            answer.add_answer(Record::from_rdata(query.name().clone(), 60, data));
+            answer.add_answer(Record::from_rdata(owner, ttl, data));
         }
         None => {}
+    }
+    if answer.answers.is_empty() {
+        let zone = Name::from_ascii(if name.to_string().ends_with(".example.com.") {
+            "example.com."
+        } else {
+            "."
+        })?;
+        let soa = SOA::new(zone.clone(), zone.clone(), 1, 2, 3, 4, 60);
+        answer.add_authority(Record::from_rdata(zone, 60, RData::SOA(soa)));
     }
     Ok(answer.to_vec()?)
 }

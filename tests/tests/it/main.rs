@@ -1,6 +1,7 @@
 //! Tests in network namespaces, with real sockets and real programs. They need root: `cargo xtask test`.
 
 mod api_server;
+mod cached;
 mod changes;
 mod errors;
 mod host;

@@ -79,17 +79,17 @@ spec: {containers: []}
 "#;
 
 /// A node with `signpost dns`. Fields are dropped in their order.
-struct Names {
-    agent: Agent,
-    dns: Pod,
-    jump: Pod,
+pub(crate) struct Names {
+    pub(crate) agent: Agent,
+    pub(crate) dns: Pod,
+    pub(crate) jump: Pod,
     kubelet: Kubelet,
-    upstream: Upstream,
+    pub(crate) upstream: Upstream,
     _lab: Lab,
 }
 
 impl Names {
-    fn start(cni: Cni) -> anyhow::Result<Self> {
+    pub(crate) fn start(cni: Cni) -> anyhow::Result<Self> {
         Self::with_nameserver(cni, DNS[0])
     }
 

@@ -63,6 +63,7 @@ fn the_maps_have_the_sizes_of_the_layout() {
         (layout::map::NAME_TEXTS, layout::size::NAMES),
         (layout::map::ANSWERS_SMALL, layout::size::ANSWERS_SMALL),
         (layout::map::ANSWERS_LARGE, layout::size::ANSWERS_LARGE),
+        (layout::map::ANSWERS_OUTSIDE, layout::size::ANSWERS_OUTSIDE),
         (layout::map::SERVICE_COUNTS, layout::size::SERVICES),
         (layout::map::COUNTERS, Cause::COUNT),
     ] {

@@ -2,6 +2,7 @@
 
 mod answers;
 pub(crate) mod message;
+mod outside;
 mod passed;
 mod properties;
 

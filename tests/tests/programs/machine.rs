@@ -8,6 +8,7 @@ use signpost_common::{
     Cause,
     count::ServiceCount,
     flow::{FlowKey, FlowValue},
+    name::NameKey,
 };
 use signpost_ebpf::{
     Verdict,
@@ -149,6 +150,17 @@ impl Machine {
     /// What went through service ports on the host's build.
     pub(crate) fn service_counts(&self) -> HashMap<u32, ServiceCount> {
         self.world.service_counts.borrow().clone()
+    }
+
+    /// How often an answer to a question outside of the cluster was given.
+    pub(crate) fn outside_hits(&mut self, key: &NameKey) -> Option<u64> {
+        match &mut self.kernel {
+            Some(kernel) => kernel.outside_hits(key),
+            None => {
+                let answers = self.world.answers_outside.borrow();
+                answers.get(key).map(|answer| answer.head.hits)
+            }
+        }
     }
 
     /// The flows that are recorded.

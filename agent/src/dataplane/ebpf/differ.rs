@@ -5,7 +5,7 @@
 //! yet, or not any more.
 
 use anyhow::Context;
-use signpost_common::{Address, service::MemberKey};
+use signpost_common::{Address, name::HashKeys, service::MemberKey};
 
 use self::{
     addresses::AddressTable, config::ConfigElement, names::NameTable, ports::PortTable,
@@ -34,7 +34,7 @@ mod recover;
 #[cfg(test)]
 mod tests;
 mod wanted_name;
-mod wire;
+pub(super) mod wire;
 
 /// What is written, and what it is compared with.
 #[derive(Debug)]
@@ -52,6 +52,11 @@ pub struct Differ {
 }
 
 impl Differ {
+    /// The name hash's keys.
+    pub fn keys(&self) -> &HashKeys {
+        self.config.keys()
+    }
+
     /// Makes sure that the name hash has its keys. What else is in the maps is looked at by the first update.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use signpost_common::{
     Address,
     count::ServiceCount,
     device::DeviceValue,
-    dns::{Clock, Config, LargeAnswer, NameValue, SmallAnswer},
+    dns::{Clock, Config, Epoch, LargeAnswer, NameValue, OutsideAnswer, SmallAnswer},
     filter::{DESTINATION_WORDS, SOURCE_LINES, SourceLine},
     flow::{FlowKey, FlowValue, FragmentKey, FragmentValue},
     layout::{map, size},
@@ -112,6 +112,10 @@ tables! {
     SmallAnswers: map::ANSWERS_SMALL, NameKey => SmallAnswer, size::ANSWERS_SMALL, Hash, NO_PREALLOC;
     /// Answers that are long.
     LargeAnswers: map::ANSWERS_LARGE, NameKey => LargeAnswer, size::ANSWERS_LARGE, Hash, NO_PREALLOC;
+    /// Answers to questions outside of the cluster.
+    OutsideAnswers: map::ANSWERS_OUTSIDE, NameKey => OutsideAnswer, size::ANSWERS_OUTSIDE, LruHash, 0;
+    /// Which of them count.
+    OutsideEpoch: map::OUTSIDE_EPOCH, u32 => Epoch, 1, Array, 0;
     /// The configuration.
     Configs: map::CONFIG, u32 => Config, 1, Array, 0;
     /// When the agent was in sync.

@@ -30,7 +30,10 @@ use tokio::{
 
 use super::super::*;
 use crate::{
-    feed::{self, Feed, Hello, KINDS},
+    feed::{
+        self, Feed, Hello, KINDS,
+        cached::{Asked, Cached, Keeper},
+    },
     model::{
         Endpoint, EndpointPort, EndpointSlice, Event, Family, Object, ObjectName, Protocol,
         Service, ServiceKind, ServicePort,
@@ -152,10 +155,61 @@ pub(super) fn upstream_answer(question: &[u8], udp: bool) -> Vec<u8> {
     answer.to_vec().unwrap()
 }
 
+/// What an agent was handed over.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Kept(Arc<Mutex<Keeping>>);
+
+#[derive(Debug, Default)]
+struct Keeping {
+    answers: Vec<Cached>,
+    asked: Vec<Asked>,
+    flushes: usize,
+}
+
+impl Kept {
+    /// The answers that were not taken back.
+    pub(super) fn answers(&self) -> Vec<Cached> {
+        self.0.lock().unwrap().answers.clone()
+    }
+
+    /// How often all of them were taken back.
+    pub(super) fn flushes(&self) -> usize {
+        self.0.lock().unwrap().flushes
+    }
+
+    /// Lets the server know that the kernel gave an answer.
+    pub(super) fn say(&self, asked: Asked) {
+        self.0.lock().unwrap().asked.push(asked);
+    }
+}
+
+impl Keeper for Kept {
+    fn flush(&mut self) -> anyhow::Result<()> {
+        let mut keeping = self.0.lock().unwrap();
+        keeping.answers.clear();
+        keeping.flushes += 1;
+        Ok(())
+    }
+
+    fn keep(&mut self, cached: &Cached) -> anyhow::Result<()> {
+        self.0.lock().unwrap().answers.push(cached.clone());
+        Ok(())
+    }
+
+    fn asked(&mut self) -> Vec<Asked> {
+        std::mem::take(&mut self.0.lock().unwrap().asked)
+    }
+
+    fn configure(&mut self, _: &crate::zone::ZoneConfig) -> anyhow::Result<()> {
+        self.flush()
+    }
+}
+
 /// A running server with its agent.
 pub(super) struct Bench {
     pub(super) listening: Listening,
     pub(super) feed: Feed,
+    pub(super) kept: Kept,
     pub(super) clock: File,
     pub(super) upstream: FakeUpstream,
     pub(super) stop: CancellationToken,
@@ -174,8 +228,11 @@ impl Bench {
             domain: "cluster.local".parse().unwrap(),
             ttl: 30,
             dns: vec![[10, 96, 0, 10].into()],
+            takes_answers: true,
         };
-        let feed = Feed::new(hello, Some(memory));
+        let kept = Kept::default();
+        let user = nix::unistd::getuid().as_raw();
+        let feed = Feed::new(hello, Some(memory)).taking(Box::new(kept.clone()), user);
         let (served, socket) = (feed.clone(), folder.path().join(feed::SOCKET));
         tokio::spawn(async move { feed::serve(served, &socket).await.unwrap() });
         let upstream = FakeUpstream::start().await;
@@ -205,6 +262,7 @@ impl Bench {
         Self {
             listening,
             feed,
+            kept,
             clock,
             upstream,
             stop,

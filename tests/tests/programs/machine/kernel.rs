@@ -17,7 +17,7 @@ use signpost::dataplane::ebpf::{pins, program::OBJECT, tables};
 use signpost_common::{
     Cause,
     count::{COUNT_SERVICES, ServiceCount},
-    dns::Config,
+    dns::{Config, OutsideAnswer},
     filter::{self, Destinations, SourceLine},
     flow::{FlowKey, FlowValue},
     layout::{map, program},
@@ -177,6 +177,14 @@ impl Kernel {
         self.replace(map::NAMES, &tables.names);
         self.replace(map::ANSWERS_SMALL, &tables.answers_small);
         self.replace(map::ANSWERS_LARGE, &tables.answers_large);
+        let mut outside = tables.answers_outside.borrow().clone();
+        // The kernel's clock goes on: what the tables have as a distance from now is kept as one.
+        let passed = monotonic().wrapping_sub(tables.now);
+        for answer in outside.values_mut() {
+            answer.head.until = answer.head.until.wrapping_add(passed);
+        }
+        self.replace(map::ANSWERS_OUTSIDE, &outside);
+        self.set(map::OUTSIDE_EPOCH, tables.outside_epoch);
         // Without a zone there is no configuration yet.
         let config = tables.config.unwrap_or(Config {
             flags: 0,
@@ -191,7 +199,6 @@ impl Kernel {
             pad: 0,
         });
         self.set(map::CONFIG, config);
-        // The kernel's clock goes on: what the tables have as a distance from now is kept as one.
         let now = monotonic();
         let at = |at: u64| match at {
             0 => 0,
@@ -222,6 +229,12 @@ impl Kernel {
             .iter()
             .map(|entry| entry.expect("a client"))
             .collect()
+    }
+
+    /// How often an answer to a question outside of the cluster was given.
+    pub(crate) fn outside_hits(&mut self, key: &NameKey) -> Option<u64> {
+        let answers = self.hash::<NameKey, OutsideAnswer>(map::ANSWERS_OUTSIDE);
+        answers.get(key, 0).ok().map(|answer| answer.head.hits)
     }
 
     fn fill_destinations(&mut self, wanted: Destinations) {

@@ -38,8 +38,10 @@ pub(super) fn write(name: &Name, records: &Records) -> Option<Written> {
     })
 }
 
-struct Writer {
-    bytes: Vec<u8>,
+/// Writes records behind a question.
+pub(in super::super) struct Writer {
+    /// What was written.
+    pub(in super::super) bytes: Vec<u8>,
     /// Where `bytes` begins in the message.
     start: usize,
     /// Names and where they are in the message.
@@ -49,16 +51,28 @@ struct Writer {
 
 impl Writer {
     fn new(question: &Name) -> Self {
-        let wire = question.wire();
-        let mut it = Self {
+        let mut it = Self::empty(question);
+        it.remember(question.wire(), question.wire().len(), QUESTION);
+        it
+    }
+
+    /// Points at the question's whole name only, so that no other name gets the asker's letters.
+    pub(in super::super) fn apart(question: &Name) -> Self {
+        let mut it = Self::empty(question);
+        if !question.wire().is_empty() {
+            it.places.push((question.wire().to_vec(), QUESTION));
+        }
+        it
+    }
+
+    fn empty(question: &Name) -> Self {
+        Self {
             bytes: Vec::new(),
             // Behind the name's final zero, type and class.
-            start: QUESTION + wire.len() + 1 + 4,
+            start: QUESTION + question.wire().len() + 1 + 4,
             places: Vec::new(),
             names: false,
-        };
-        it.remember(wire, wire.len(), QUESTION);
-        it
+        }
     }
 
     fn record(&mut self, question: &Name, record: &Record) -> Option<()> {
@@ -110,7 +124,7 @@ impl Writer {
     }
 
     /// A name, by a pointer as far as there is something to point at and `point` allows it.
-    fn name(&mut self, wire: &[u8], point: bool) {
+    pub(in super::super) fn name(&mut self, wire: &[u8], point: bool) {
         let at = self.start + self.bytes.len();
         let mut rest = wire;
         while let Some(&length) = rest.first() {
