@@ -17,12 +17,13 @@ use crate::{
 const BPF_LINKER: &str = "0.10.3";
 
 /// Programs that the laboratory and its tests call, with the Debian package of each.
-pub(crate) const PROGRAMS: [(&str, &str); 9] = [
+pub(crate) const PROGRAMS: [(&str, &str); 10] = [
     ("cc", "gcc"),
     ("make", "make"),
     ("ip", "iproute2"),
     ("dig", "bind9-dnsutils"),
     ("nslookup", "bind9-dnsutils"),
+    ("kdig", "knot-dnsutils"),
     ("musl-gcc", "musl-tools"),
     ("nft", "nftables"),
     ("iptables-nft", "iptables"),

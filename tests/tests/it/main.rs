@@ -11,6 +11,7 @@ mod names;
 mod never_stops;
 mod oracle;
 mod outside;
+mod resolvers;
 mod restarts;
 mod rolling;
 mod service;

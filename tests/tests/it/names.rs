@@ -131,7 +131,7 @@ impl Names {
     }
 
     /// What glibc's resolver finds, through the search list.
-    fn resolve(&self, name: &str) -> anyhow::Result<Vec<IpAddr>> {
+    pub(crate) fn resolve(&self, name: &str) -> anyhow::Result<Vec<IpAddr>> {
         let mut command = self.jump.command(programs::lab_pod()?)?;
         addresses(&command.args(["resolve", name]).text()?)
     }
@@ -159,7 +159,8 @@ impl Names {
     }
 }
 
-fn addresses(lines: &str) -> anyhow::Result<Vec<IpAddr>> {
+/// Addresses, one a line, in order and each once.
+pub(crate) fn addresses(lines: &str) -> anyhow::Result<Vec<IpAddr>> {
     let parsed: Result<Vec<IpAddr>, _> = lines.lines().map(str::parse).collect();
     let mut found = parsed.with_context(|| lines.to_owned())?;
     found.sort();
