@@ -6,6 +6,8 @@ pub mod connector;
 pub mod dns;
 pub mod figure;
 pub mod floor;
+pub mod names;
+mod objects;
 pub mod peers;
 pub mod plot;
 pub mod programs;

@@ -14,7 +14,7 @@ use crate::{progress::Spinner, project, setup};
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// What to measure
-    #[arg(default_value = "all", value_parser = ["programs", "dns", "service", "scale", "peers", "all"])]
+    #[arg(default_value = "all", value_parser = ["programs", "dns", "service", "scale", "names", "peers", "all"])]
     suite: String,
     /// Pairs of every comparison; below 15 the bounds say little
     #[arg(long, default_value_t = 31)]

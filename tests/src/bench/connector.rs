@@ -1,8 +1,8 @@
-//! A client in a process of its own: programs at a cgroup only see processes in it.
+//! A client in a process of its own: programs at a cgroup only see processes in it, and resolvers read its `resolv.conf`.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _, stdin, stdout},
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpStream, ToSocketAddrs as _},
     process::{Child, ChildStdin, ChildStdout},
     time::{Duration, Instant},
 };
@@ -19,11 +19,11 @@ use crate::lab::Command;
 
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Connections that a [`Connector`] is to make one after the other.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-struct Order {
-    to: SocketAddr,
-    connections: u32,
+/// What a [`Connector`] is to do so many times, one after the other.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum Order {
+    Connect { to: SocketAddr, times: u32 },
+    Resolve { name: String, times: u32 },
 }
 
 /// What connections took, with the CPU time of the process that made them.
@@ -77,13 +77,31 @@ impl Connector {
     /// Where a connection fails.
     pub fn slice(&mut self, to: SocketAddr, connections: u32) -> anyhow::Result<Sample> {
         let before = cpu_time()?;
-        serde_json::to_writer(&mut self.input, &Order { to, connections })?;
+        let times = connections;
+        let took = self.carry_out(&Order::Connect { to, times })?;
+        Ok(took.sample(connections, cpu_time()? - before))
+    }
+
+    /// Resolves a name so many times with the C library. Returns how many microseconds each time took.
+    ///
+    /// # Errors
+    /// Where it leads nowhere.
+    pub fn resolve(&mut self, name: &str, times: u32) -> anyhow::Result<Sample> {
+        let name = name.to_owned();
+        let took = self.carry_out(&Order::Resolve { name, times })?;
+        Ok(Sample {
+            value: took.seconds * 1e6 / f64::from(times),
+            cpu: took.cpu_seconds * 1e9 / f64::from(times),
+            ..Sample::default()
+        })
+    }
+
+    fn carry_out(&mut self, order: &Order) -> anyhow::Result<Took> {
+        serde_json::to_writer(&mut self.input, order)?;
         self.input.write_all(b"\n")?;
         let mut line = String::new();
         self.output.read_line(&mut line)?;
-        let took: Took = serde_json::from_str(&line)
-            .with_context(|| format!("connections to {to} failed: {line}"))?;
-        Ok(took.sample(connections, cpu_time()? - before))
+        serde_json::from_str(&line).with_context(|| format!("{order:?} failed: {line}"))
     }
 }
 
@@ -103,7 +121,11 @@ pub fn obey() -> anyhow::Result<()> {
     for line in stdin().lines() {
         let order: Order = serde_json::from_str(&line?)?;
         let mut output = stdout().lock();
-        match connect(order.to, order.connections) {
+        let took = match order {
+            Order::Connect { to, times } => connect(to, times),
+            Order::Resolve { name, times } => resolve(&name, times),
+        };
+        match took {
             Ok(took) => serde_json::to_writer(&mut output, &took)?,
             Err(error) => write!(output, "{error:#}")?,
         }
@@ -118,9 +140,22 @@ pub fn obey() -> anyhow::Result<()> {
 /// # Errors
 /// As [`exchange`].
 pub fn connect(to: SocketAddr, connections: u32) -> anyhow::Result<Took> {
+    again(connections, || exchange(to).map(|_| ()))
+}
+
+/// Resolves so many times, as [`Connector::resolve`] says.
+fn resolve(name: &str, times: u32) -> anyhow::Result<Took> {
+    again(times, || {
+        let found = (name, 0).to_socket_addrs()?.count();
+        ensure!(found > 0, "{name} leads nowhere");
+        Ok(())
+    })
+}
+
+fn again(times: u32, mut once: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<Took> {
     let (start, cpu) = (Instant::now(), cpu_time()?);
-    for _ in 0..connections {
-        exchange(to)?;
+    for _ in 0..times {
+        once()?;
     }
     let (time, cpu) = (start.elapsed(), cpu_time()? - cpu);
     Ok(Took {

@@ -5,7 +5,6 @@ use super::{Options, figure::Figure};
 mod changes;
 mod connections;
 mod contest;
-mod objects;
 mod start;
 
 use contest::Contest;

@@ -65,6 +65,13 @@ pub fn run(options: &Options, served: &Site) -> anyhow::Result<Vec<Figure>> {
             reach: Some(Reach::AtMost(400.0)),
         },
         Case {
+            what: "DNS, headless, 20 endpoints",
+            program: from_pod,
+            packet: asked("set.default.svc.cluster.local.", RecordType::A)?,
+            clients: false,
+            reach: Some(Reach::AtMost(700.0)),
+        },
+        Case {
             what: "first packet of a flow",
             program: from_pod,
             packet: syn.clone(),

@@ -35,6 +35,9 @@ pub const FAR: Ipv4Addr = Ipv4Addr::new(10, 96, 100, 2);
 /// The cluster's DNS.
 pub const DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 
+/// Endpoints of the headless Service `set`.
+pub const ENDPOINTS_OF_SET: u32 = 20;
+
 /// Ports of the Services of the servers.
 pub const PORTS: [(&str, u16, &str); 2] = [("answers", 80, "TCP"), ("sink", SINK, "TCP")];
 
@@ -104,6 +107,8 @@ impl Site {
             slice("near", site.near.v4()),
             service("default", "far", FAR, &PORTS),
             slice("far", site.far.v4()),
+            headless("set"),
+            headless_slice("set", pods_elsewhere(ENDPOINTS_OF_SET)),
         ];
         write(&site.lab, "services", &objects)?;
         for node in site.lab.nodes() {
@@ -193,6 +198,30 @@ pub fn slice(service: &str, address: IpAddr) -> Value {
         ],
         "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
     })
+}
+
+/// A headless Service in `default`.
+pub fn headless(name: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"namespace": "default", "name": name},
+        "spec": {"clusterIP": "None", "ports": [{"name": "answers", "port": 80}]},
+    })
+}
+
+/// Its endpoints.
+pub fn headless_slice(name: &str, endpoints: impl Iterator<Item = IpAddr>) -> Value {
+    let mut object = slice(name, Ipv4Addr::UNSPECIFIED.into());
+    object["endpoints"] = endpoints
+        .map(|address| json!({"addresses": [address], "conditions": {"ready": true}}))
+        .collect();
+    object
+}
+
+/// Addresses of pods that nobody connects to.
+pub fn pods_elsewhere(count: u32) -> impl Iterator<Item = IpAddr> {
+    let first = u32::from(Ipv4Addr::new(10, 128, 0, 1));
+    (first..first + count).map(|bits| Ipv4Addr::from(bits).into())
 }
 
 /// Starts both servers of a pod, on threads of this process, so that its CPU time is all that a connection costs.

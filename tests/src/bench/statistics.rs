@@ -35,6 +35,20 @@ impl Estimate {
     }
 }
 
+/// The 99th percentile, with the bounds of order statistics that a normal approximation of the binomial gives.
+pub fn tail(samples: &[f64]) -> Estimate {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let n = sorted.len() as f64;
+    let off = 1.96 * (n * 0.99 * 0.01).sqrt();
+    let at = |rank: f64| sorted[(rank.round() as usize).clamp(1, sorted.len()) - 1];
+    Estimate {
+        median: quantile(&sorted, 0.99),
+        low: at(n * 0.99 - off),
+        high: at(n * 0.99 + off),
+    }
+}
+
 /// The value below which this part of sorted values lies.
 ///
 /// # Panics

@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use signpost_tests::bench::{
     Options, connector, dns,
     figure::{Figure, Report},
-    peers, plot, programs, scale, service,
+    names, peers, plot, programs, scale, service,
     site::Site,
     table::table,
 };
@@ -51,8 +51,9 @@ enum Suite {
     Dns,
     Service,
     Scale,
+    Names,
     Peers,
-    /// All but the peers, which take half an hour
+    /// All but those beside peers, which take half an hour
     All,
 }
 
@@ -103,12 +104,16 @@ fn run(suite: Suite, options: &Options) -> anyhow::Result<Report> {
         load: load()?,
         figures: Vec::new(),
     };
-    let wants = |one| suite == one || (suite == Suite::All && one != Suite::Peers);
-    if !matches!(suite, Suite::Scale | Suite::Peers) {
+    let wants =
+        |one| suite == one || suite == Suite::All && !matches!(one, Suite::Peers | Suite::Names);
+    if !matches!(suite, Suite::Scale | Suite::Names | Suite::Peers) {
         report.figures = in_two_laboratories(options, wants)?;
     }
     if wants(Suite::Scale) {
         report.figures.extend(scale::run()?);
+    }
+    if wants(Suite::Names) {
+        report.figures.extend(names::run(options)?);
     }
     if wants(Suite::Peers) {
         report.figures.extend(peers::run(options)?);

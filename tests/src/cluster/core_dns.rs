@@ -63,6 +63,11 @@ impl CoreDns {
         Ok(Self { process })
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// What it has logged.
     pub fn log(&self) -> String {
         self.process.log()

@@ -190,6 +190,13 @@ impl Pod {
         Ok(())
     }
 
+    /// The processes of the programs that were started in it.
+    pub fn processes(&self) -> Vec<u32> {
+        let processes = self.0.processes.lock();
+        let processes = processes.unwrap_or_else(PoisonError::into_inner);
+        processes.iter().map(Process::id).collect()
+    }
+
     /// Kills its programs, as when its node loses patience.
     pub fn kill(&self) {
         let processes = self.0.processes.lock();

@@ -21,16 +21,14 @@ use kube::{
     runtime::{WatchStreamExt as _, watcher},
 };
 
-use super::{
-    contest::{Contest, Contestant, Way},
-    objects::{self, MOVING},
-};
+use super::contest::{Contest, Contestant, MOVING, Way};
 use crate::bench::{
     connector::exchange,
     figure::{Figure, Reach},
+    objects,
     progress::Progress,
     site::{FAR_SAYS, NEAR_SAYS, slice},
-    statistics::{Estimate, quantile},
+    statistics::{Estimate, tail},
 };
 
 /// Changes that signpost is measured with, alone.
@@ -97,20 +95,6 @@ pub(super) fn run(contest: &Contest, services: u32) -> Result<Vec<Figure>> {
             &iptables,
         ),
     ])
-}
-
-/// The 99th percentile, with the bounds of order statistics that a normal approximation of the binomial gives.
-fn tail(samples: &[f64]) -> Estimate {
-    let mut sorted = samples.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let n = sorted.len() as f64;
-    let off = 1.96 * (n * 0.99 * 0.01).sqrt();
-    let at = |rank: f64| sorted[(rank.round() as usize).clamp(1, sorted.len()) - 1];
-    Estimate {
-        median: quantile(&sorted, 0.99),
-        low: at(n * 0.99 - off),
-        high: at(n * 0.99 + off),
-    }
 }
 
 /// Moves the Service so many times, and returns for each of the ways how many milliseconds each change took.

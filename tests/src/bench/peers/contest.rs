@@ -10,16 +10,19 @@ use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use super::objects::{MOVING, Objects, with_node_port};
 use crate::{
     bench::{
         connector::{Connector, exchange},
+        objects::{Objects, with_node_port},
         scale,
         site::{DNS, FAR, NEAR, PORTS, Site, service, slice},
     },
     cluster::{control_plane::ControlPlane, kube_proxy::KubeProxy, relay::Relay, tools::Tools},
     lab::{Agent, Cni, Lab, Outside, links::Prefix, wait::until},
 };
+
+/// The Service whose endpoint changes.
+pub(super) const MOVING: Ipv4Addr = Ipv4Addr::new(10, 96, 100, 3);
 
 /// The NodePort of the Service whose endpoint is on the other node.
 pub(super) const NODE_PORT: u16 = 30_080;

@@ -1,10 +1,6 @@
-//! What the contestants are told by the API server.
+//! What is told by the API server beside peers.
 
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    path::Path,
-    time::Duration,
-};
+use std::{net::IpAddr, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
@@ -99,6 +95,44 @@ impl Objects {
         })
     }
 
+    /// Makes a namespace that the API server makes itself sooner or later.
+    pub(super) fn create_namespace(&self, name: &str) -> Result<()> {
+        let api: Api<Namespace> = Api::all(self.client.clone());
+        let object = json!({
+            "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name},
+        });
+        let object = serde_json::from_value(object)?;
+        match self
+            .runtime
+            .block_on(api.create(&PostParams::default(), &object))
+        {
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+            made => Ok(made.map(|_| ())?),
+        }
+    }
+
+    /// Makes EndpointSlices.
+    pub(super) fn create_slices(&self, slices: Vec<Value>) -> Result<()> {
+        self.runtime.block_on(async {
+            for slice in slices {
+                self.create_one::<EndpointSlice>(slice).await?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Makes Services, all else of which is the API server's to say.
+    pub(super) fn create_services(&self, services: Vec<Value>) -> Result<()> {
+        self.runtime.block_on(async {
+            stream::iter(services)
+                .map(|service| self.create_one::<Service>(service))
+                .buffer_unordered(SIDE_BY_SIDE)
+                .try_collect::<Vec<()>>()
+                .await?;
+            Ok(())
+        })
+    }
+
     /// Makes Services of this range that are only there to be many; all lead to one endpoint.
     pub(super) fn create_many(&self, range: std::ops::Range<u32>, endpoint: IpAddr) -> Result<()> {
         self.runtime.block_on(async {
@@ -172,7 +206,7 @@ impl Objects {
 }
 
 /// A Service that is only there to be one of many.
-fn service(number: u32) -> Value {
+pub(super) fn service(number: u32) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Service",
@@ -210,9 +244,6 @@ pub(super) fn with_node_port(mut service: Value, port: u16) -> Value {
     service["spec"]["ports"][0]["nodePort"] = json!(port);
     service
 }
-
-/// The Service whose endpoint changes.
-pub(super) const MOVING: Ipv4Addr = Ipv4Addr::new(10, 96, 100, 3);
 
 fn named(object: &Value) -> Result<(String, String)> {
     let text = |field: &str| {
