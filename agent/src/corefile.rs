@@ -49,6 +49,12 @@ pub fn import(
     let mut notes = Notes::default();
     let config = blocks::convert(&blocks, &mut notes);
     let mut left_out = notes.0;
+    if let Err((key, why)) = config.check() {
+        left_out.push(LeftOut {
+            line: 1,
+            text: format!("what became of the file is refused until {key} is mended: {why}"),
+        });
+    }
     left_out.sort();
     left_out.dedup();
     Ok(Imported { config, left_out })

@@ -65,6 +65,8 @@ pub struct NameEntry {
     pub listed: bool,
     /// Every type that exists is in `a`, `aaaa`, `records` or `user`: another type is NODATA.
     pub complete: bool,
+    /// The name above Pods' namespaces: names of Pods are the addresses that they spell, whatever Pods there are.
+    pub pods: bool,
     /// With `complete`: another type is NXDOMAIN (CoreDNS, for names that it knows for one type only).
     pub absent: bool,
     /// A records, in order; rotated where there are several.

@@ -57,6 +57,9 @@ impl NameValue {
     pub const ABSENT: u32 = 16;
     /// The zone's own name: its SOA record is [`Config::soa`].
     pub const APEX: u32 = 32;
+    /// The name above the namespaces of Pods (`pod.zone`): names below it are the addresses that they spell, in every
+    /// namespace that exists.
+    pub const PODS: u32 = 64;
 
     /// The bit of a type in [`NameValue::large`] and [`NameValue::user`]; types without a bit of their own share
     /// one.

@@ -6,6 +6,7 @@ pub mod answer;
 pub mod front;
 pub mod negative;
 pub mod outside;
+pub mod pod;
 pub mod question;
 
 use bytemuck::{AnyBitPattern, NoUninit};
@@ -82,6 +83,8 @@ pub struct Scratch {
     pub records: answer::Records,
     /// What is before the question in the answer.
     pub front: front::Front,
+    /// What was read of the spelling of an address.
+    pub spelling: pod::Spelling,
     /// A copy of an answer to a question outside of the cluster.
     pub outside: outside::Copied,
 }
@@ -101,6 +104,7 @@ impl Scratch {
         question: Question::ZERO,
         records: answer::Records::ZERO,
         front: front::Front::ZERO,
+        spelling: pod::Spelling::ZERO,
         outside: outside::Copied::ZERO,
     };
 }
@@ -155,7 +159,10 @@ fn resolve<P: Packet, T: Tables>(
         if outside {
             return Err(Cause::DnsOutside);
         }
-        return deny(packet, tables, config, scratch, name.labels);
+        return match deny(packet, tables, config, scratch, name.labels) {
+            Err(Cause::DnsUnproven) => pod::answer(packet, tables, config, scratch, name.labels),
+            done => done,
+        };
     };
     let bit = NameValue::type_bit(qtype);
     if value.large & bit != 0

@@ -141,6 +141,12 @@ pub trait Tables {
     /// As [`crate::dns::outside::find`].
     fn find_outside(&self, scratch: &mut Scratch) -> Result<(), Cause>;
 
+    /// [`crate::dns::pod::read`] of a label of the question in the scratch area; apart, likewise.
+    ///
+    /// # Errors
+    /// As [`crate::dns::pod::read`].
+    fn read_spelling(&self, scratch: &mut Scratch, label: u16) -> Result<(), Cause>;
+
     /// Copies an answer to a question outside of the cluster, and counts that it was asked for. `false` where there is none.
     fn copy_outside(&self, key: &NameKey, to: &mut outside::Copied) -> bool;
 

@@ -438,6 +438,7 @@ async fn follow_dns(
     zone: watch::Sender<(u32, Arc<Options>)>,
 ) -> anyhow::Result<()> {
     let domain = first.cluster.domain.clone();
+    let counts = file.counts();
     let (configs_in, mut configs) = watch::channel(Arc::new(first));
     let changes = async {
         while configs.changed().await.is_ok() {
@@ -446,6 +447,7 @@ async fn follow_dns(
                 tracing::warn!("cluster.domain changed: it counts from the agent's next start on");
             }
             zone.send_replace(terms(&config));
+            counts.taken_over();
         }
     };
     tokio::select! {

@@ -71,7 +71,21 @@ pub(super) fn convert(directive: &Directive, zones: &[Name], notes: &mut Notes) 
             ] => {
                 notes.add(option, "signpost lists once and watches");
             }
+            ["pods", "verified"] => {
+                notes.add(
+                    option,
+                    "signpost does not watch Pods; pods is disabled or insecure",
+                );
+            }
             ["pods", ..] => notes.add(option, "pods is disabled or insecure"),
+            ["labels", ..] => notes.add(
+                option,
+                "every Service has names; choose by namespace, with cluster.namespaces",
+            ),
+            ["namespace_labels", ..] => notes.add(
+                option,
+                "namespaces are chosen by name, with cluster.namespaces",
+            ),
             _ => notes.add(option, "signpost has no such option"),
         }
     }

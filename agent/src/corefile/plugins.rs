@@ -54,7 +54,7 @@ pub(super) fn hosts(directive: &Directive, zones: &[Name], notes: &mut Notes) ->
                 format!("write the entries of {argument} into hosts.entries"),
             );
         } else {
-            own.extend(Name::from_text(argument));
+            own.extend(name(argument, directive, notes));
         }
     }
     let zones = if own.is_empty() { zones.to_vec() } else { own };
@@ -77,7 +77,7 @@ pub(super) fn hosts(directive: &Directive, zones: &[Name], notes: &mut Notes) ->
                     address,
                     names: names
                         .iter()
-                        .filter_map(|name| Name::from_text(name))
+                        .filter_map(|text| name(text, option, notes))
                         .collect(),
                 }),
                 Err(_) => notes.add(option, "it does not begin with an address"),
@@ -86,6 +86,15 @@ pub(super) fn hosts(directive: &Directive, zones: &[Name], notes: &mut Notes) ->
         }
     }
     hosts
+}
+
+/// A name; one that is none is left out.
+fn name(text: &str, directive: &Directive, notes: &mut Notes) -> Option<Name> {
+    let name = Name::from_text(text);
+    if name.is_none() {
+        notes.add(directive, format!("{text:?} is no name"));
+    }
+    name
 }
 
 /// The plugin `rewrite`: one rule in its line, or several in its block.
@@ -286,7 +295,7 @@ pub(super) fn log(directive: &Directive, zones: &[Name], notes: &mut Notes) -> L
         if argument.contains(['{', ' ']) {
             notes.add(directive, "lines have a form of their own");
         } else {
-            log.zones.extend(Name::from_text(argument));
+            log.zones.extend(name(argument, directive, notes));
         }
     }
     if log.zones.is_empty() {

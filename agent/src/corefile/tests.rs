@@ -296,3 +296,38 @@ fn what_is_no_corefile_is_refused_with_its_line() {
         "2: the quote does not end"
     );
 }
+
+#[test]
+fn names_that_are_none_and_what_would_be_refused_are_told() {
+    let text = ".:53 {
+    kubernetes cluster.local {
+        labels app=web
+        namespace_labels team=a
+    }
+    hosts {
+        192.0.2.1 good.example bad..example
+    }
+    log bad..zone
+    forward . 192.0.2.53
+}
+stub.example {
+    forward . 192.0.2.54
+}
+stub.example:53 {
+    forward . 192.0.2.55
+}
+";
+    let imported = import(text, |_| None).unwrap();
+    let told: Vec<&str> = imported.left_out.iter().map(|l| l.text.as_str()).collect();
+    let has = |line: usize, part: &str| {
+        let mut all = imported.left_out.iter();
+        all.any(|left_out| left_out.line == line && left_out.text.contains(part))
+    };
+    assert!(has(3, "cluster.namespaces"), "{told:?}");
+    assert!(has(4, "cluster.namespaces"), "{told:?}");
+    assert!(has(7, "bad..example"), "{told:?}");
+    assert!(has(9, "bad..zone"), "{told:?}");
+    assert!(has(1, "stubDomains[1].domains"), "{told:?}");
+    let names = &imported.config.hosts.as_ref().unwrap().entries[0].names;
+    assert_eq!(names.len(), 1);
+}

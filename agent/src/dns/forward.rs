@@ -7,7 +7,7 @@ mod upstream;
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
@@ -58,9 +58,8 @@ pub(super) struct Options {
     pub(super) most: usize,
     /// Codes with which the next upstream is asked.
     pub(super) failover: Vec<u16>,
-    /// The name in certificates, and who may sign them.
+    /// The name in certificates.
     pub(super) server_name: Option<String>,
-    pub(super) ca: Option<PathBuf>,
     pub(super) cache: cache::Options,
 }
 
@@ -132,11 +131,13 @@ impl Forward {
     ) -> anyhow::Result<Self> {
         let is_tls = |upstream: &UpstreamAddress| matches!(upstream, UpstreamAddress::Tls(..));
         let tls = if options.upstreams.iter().any(is_tls) {
-            Some(connections::client_config(options.ca.as_deref())?)
+            Some(connections::client_config(options.how.ca.as_deref())?)
         } else {
             None
         };
-        let cache = previous.map(|previous| &previous.cache);
+        // What other upstreams have said may be wrong from now on.
+        let same = previous.filter(|previous| previous.options.upstreams == options.upstreams);
+        let cache = same.map(|previous| &previous.cache);
         let cache = cache.filter(|cache| *cache.options() == options.cache);
         let known = previous.map(Self::upstreams).unwrap_or_default();
         let this = Self {
@@ -226,8 +227,8 @@ impl Forward {
         Ok(changed)
     }
 
-    /// Asks every upstream, as long as nobody has, whether it leads back here. `heard` says whether the question has
-    /// come back.
+    /// Asks every upstream that was not asked yet whether it leads back here. `heard` says whether the question has come
+    /// back.
     pub(super) async fn look_for_loops(&self, heard: impl Fn(&Name) -> bool) {
         for upstream in self.upstreams() {
             upstream.look_for_loop(&heard).await;

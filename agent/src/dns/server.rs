@@ -248,7 +248,6 @@ impl Server {
 
 /// Takes the upstreams of files whenever they change, and looks whether one leads back here.
 async fn follow_upstreams(live: Arc<Live>) -> anyhow::Result<()> {
-    let mut looked_at = Vec::new();
     loop {
         let routes = live.routes();
         for (zone, forward) in routes.all() {
@@ -259,10 +258,8 @@ async fn follow_upstreams(live: Arc<Live>) -> anyhow::Result<()> {
                 Ok(false) => {}
                 Err(error) => tracing::warn!(zone, "the upstreams stay as they are: {error:#}"),
             }
-            let addresses = (zone, forward.addresses());
-            if routes.looks_for_loops && !looked_at.contains(&addresses) {
+            if routes.looks_for_loops {
                 forward.look_for_loops(|name| live.has_looped(name)).await;
-                looked_at.push(addresses);
             }
         }
         drop(routes);
@@ -287,6 +284,7 @@ async fn follow_config(
                 Ok(routes) => {
                     live.replace(routes);
                     handover.flush();
+                    counts.taken_over();
                 }
                 Err(error) => {
                     counts.failures.fetch_add(1, Ordering::Relaxed);

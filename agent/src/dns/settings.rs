@@ -78,12 +78,12 @@ fn options(args: &Args, forward: &Forward, cache: &Cache) -> forward::Options {
             probe_name: domain,
             probe_recursion: !no_recursion,
             expire: expire.map_or(EXPIRE, |expire| expire.get()),
+            ca: tls.ca.clone(),
         },
         patience: read_timeout.map_or(PATIENCE, |timeout| timeout.get()),
         most: max_concurrent.map_or(MOST, |most| most.get()) as usize,
         failover: failover.iter().map(|code| code.number()).collect(),
         server_name: tls.server_name.clone(),
-        ca: tls.ca.clone(),
         cache: kept(args, cache),
     }
 }

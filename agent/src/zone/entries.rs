@@ -8,7 +8,7 @@ use std::{
 use signpost_common::dns::qtype;
 
 use super::{
-    Lookup, NS, Name, NameEntry, Records, Zone,
+    Lookup, NS, Name, NameEntry, Pods, Records, Zone,
     lookup::{Host, hosts_of},
     reverse::Holder,
     service::{Kind, ServiceRecords, name_of_port},
@@ -35,6 +35,10 @@ impl Zone {
         if let Some(name) = domain.child("dns-version") {
             self.take_over(&mut version, &name, qtype::TXT);
         }
+        let pods = NameEntry {
+            pods: self.config.options.pods == Pods::Insecure && self.guard.is_idle(),
+            ..empty()
+        };
         let mut ns = empty();
         for address in &self.config.dns {
             ns.push(*address);
@@ -42,7 +46,7 @@ impl Zone {
         [
             (Some(domain.clone()), self.apex()),
             (domain.child("svc"), empty()),
-            (domain.child("pod"), empty()),
+            (domain.child("pod"), pods),
             (domain.child("dns-version"), version),
             // CoreDNS denies this name, though there is one below it.
             (

@@ -76,6 +76,11 @@ impl Guard {
         !self.open_all
     }
 
+    /// Whether nothing is kept from the kernel.
+    pub(super) fn is_idle(&self) -> bool {
+        self.pins.is_empty() && self.open.is_empty() && !self.open_all
+    }
+
     /// Names that have an entry even where the zone has none.
     pub(super) fn pinned(&self) -> impl Iterator<Item = &Name> {
         self.pins.keys()

@@ -21,7 +21,7 @@ use signpost_common::{
 };
 
 use crate::{
-    dns::{self, Scratch, outside, question},
+    dns::{self, Scratch, outside, pod, question},
     masquerade,
     packet::Packet,
     record,
@@ -309,6 +309,10 @@ impl Tables for Memory {
 
     fn find_outside(&self, scratch: &mut Scratch) -> Result<(), Cause> {
         outside::find(self, scratch)
+    }
+
+    fn read_spelling(&self, scratch: &mut Scratch, label: u16) -> Result<(), Cause> {
+        pod::read(scratch, label)
     }
 
     fn copy_outside(&self, key: &NameKey, to: &mut outside::Copied) -> bool {

@@ -28,7 +28,7 @@ use signpost_common::{
 };
 
 use crate::{
-    dns::{LABELS, Scratch, answer, outside, question},
+    dns::{LABELS, Scratch, answer, outside, pod, question},
     kernel::copied,
     masquerade,
     packet::Packet,
@@ -366,6 +366,11 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn read_spelling(&self, _scratch: &mut Scratch, label: u16) -> Result<(), Cause> {
+        result(read_spelling(label as u32))
+    }
+
+    #[inline(always)]
     fn copy_outside(&self, key: &NameKey, to: &mut outside::Copied) -> bool {
         let Some(found) = ANSWERS_OUTSIDE.get_ptr_mut(key) else {
             return false;
@@ -525,6 +530,16 @@ extern "C" fn hash_question() -> u32 {
 extern "C" fn find_outside() -> u32 {
     code(match Maps.scratch() {
         Some(scratch) => outside::find(&Maps, scratch),
+        None => Err(Cause::NotConfigured),
+    })
+}
+
+/// A function of its own for the verifier: see [`Tables::read_spelling`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn read_spelling(label: u32) -> u32 {
+    code(match Maps.scratch() {
+        Some(scratch) => pod::read(scratch, label as u16),
         None => Err(Cause::NotConfigured),
     })
 }

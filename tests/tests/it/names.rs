@@ -121,9 +121,11 @@ impl Names {
         .with_context(|| names.agent.log())?;
         wait::until("an answer of signpost dns", PROGRAMMED, || {
             let server = SocketAddr::new(nameserver.parse()?, 53);
-            // The kernel leaves pods' names to it.
-            let name = "10-0-0-1.dev.pod.cluster.local.";
-            let answer = names.jump.run(|| dns::ask(server, name, RecordType::A))??;
+            // The kernel leaves pods' names of IPv6 to it.
+            let name = "2001-db8--1.dev.pod.cluster.local.";
+            let answer = names
+                .jump
+                .run(|| dns::ask(server, name, RecordType::AAAA))??;
             ensure!(answer.answers.len() == 1, "{answer}");
             Ok(())
         })?;

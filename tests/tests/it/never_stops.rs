@@ -16,7 +16,7 @@ use signpost_tests::lab::{Agent, Cni, Pod, Process, Upstream, dns, programs, wai
 use crate::small::{PROGRAMMED, Small};
 
 /// Names that the kernel leaves to the server: one of the cluster, one of the world.
-const NAMES: [&str; 2] = ["10-0-0-1.default.pod.cluster.local.", "www.example.com"];
+const NAMES: [&str; 2] = ["2001-db8--1.default.pod.cluster.local.", "www.example.com"];
 
 /// A pod that resolves names with its own resolver, over and over.
 struct Asking {

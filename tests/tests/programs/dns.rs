@@ -4,6 +4,7 @@ mod answers;
 pub(crate) mod message;
 mod outside;
 mod passed;
+mod pods;
 mod properties;
 
 use std::net::{IpAddr, SocketAddr};

@@ -11,7 +11,7 @@ impl DnsConfig {
     ///
     /// # Errors
     /// The way to the key that is wrong, and why.
-    pub(super) fn check(&self) -> Result<(), (String, String)> {
+    pub(crate) fn check(&self) -> Result<(), (String, String)> {
         for (index, namespace) in self.cluster.namespaces.iter().enumerate() {
             if !is_dns_label(namespace) {
                 return wrong(

@@ -35,6 +35,14 @@ pub struct Counts {
     pub failures: AtomicU64,
 }
 
+impl Counts {
+    /// A content of the file counts from now on.
+    pub fn taken_over(&self) {
+        self.reloads.fetch_add(1, Ordering::Relaxed);
+        tracing::info!("another configuration of DNS counts");
+    }
+}
+
 impl DnsConfigFile {
     /// Reads a file for the first time. Without one, and until it is there, all is default.
     ///
@@ -64,7 +72,7 @@ impl DnsConfigFile {
         Arc::clone(&self.counts)
     }
 
-    /// Hands on every new content that can be used. One that cannot is logged and counted, once, and changes nothing.
+    /// Hands on every new content that can be read; whoever takes it over says so to [`Counts`]. One that cannot is logged and counted, once, and changes nothing.
     pub async fn follow(mut self, configs: watch::Sender<Arc<DnsConfig>>) {
         let Some(path) = self.path.clone() else {
             return std::future::pending().await;
@@ -88,8 +96,6 @@ impl DnsConfigFile {
             unreadable = read.is_err();
             match parsed {
                 Ok(config) => {
-                    self.counts.reloads.fetch_add(1, Ordering::Relaxed);
-                    tracing::info!(file = %path.display(), "another configuration of DNS");
                     configs.send_replace(Arc::new(config));
                 }
                 Err(error) => {

@@ -193,7 +193,11 @@ async fn a_new_file_is_taken_over_and_a_bad_one_is_not() {
         counts.failures.load(std::sync::atomic::Ordering::Relaxed),
         1
     );
-    assert_eq!(counts.reloads.load(std::sync::atomic::Ordering::Relaxed), 1);
+    // Whoever takes it over says so.
+    let reloads = || counts.reloads.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(reloads(), 0);
+    counts.taken_over();
+    assert_eq!(reloads(), 1);
 }
 
 #[test]

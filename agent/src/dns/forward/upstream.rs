@@ -3,6 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
+    path::PathBuf,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
@@ -50,6 +51,8 @@ pub(in super::super) struct How {
     pub(in super::super) probe_recursion: bool,
     /// For how long a connection is kept that nobody uses.
     pub(in super::super) expire: Duration,
+    /// Who may sign certificates.
+    pub(in super::super) ca: Option<PathBuf>,
 }
 
 /// Where an upstream is.
@@ -79,7 +82,9 @@ pub(super) struct Upstream {
     connections: Connections,
     fails: AtomicU32,
     probed: AtomicBool,
-    /// It leads back to this server.
+    /// It was asked whether it leads back to this server,
+    looked_at: AtomicBool,
+    /// and does.
     looped: AtomicBool,
     /// Questions and probes that it left without an answer.
     pub(super) failures: AtomicU64,
@@ -106,6 +111,7 @@ impl Upstream {
             how,
             fails: AtomicU32::new(0),
             probed: AtomicBool::new(false),
+            looked_at: AtomicBool::new(false),
             looped: AtomicBool::new(false),
             failures: AtomicU64::new(0),
             times,
@@ -159,8 +165,11 @@ impl Upstream {
         answer
     }
 
-    /// Asks it for a name that is its own and that only this server knows; whoever hears it says so.
+    /// Asks it, once, for a name that is its own and that only this server knows; whoever hears it says so.
     pub(super) async fn look_for_loop(&self, heard: impl Fn(&Name) -> bool) {
+        if self.looked_at.swap(true, Ordering::Relaxed) {
+            return;
+        }
         let label = format!("{:016x}", rand::random::<u64>());
         let Some(name) = loop_token().child(label) else {
             return;

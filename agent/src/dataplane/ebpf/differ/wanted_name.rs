@@ -44,7 +44,8 @@ impl<'a> Wanted<'a> {
                     | flag(entry.service, NameValue::SERVICE)
                     | flag(entry.listed, NameValue::LISTED)
                     | flag(entry.absent, NameValue::ABSENT)
-                    | flag(entry.apex, NameValue::APEX),
+                    | flag(entry.apex, NameValue::APEX)
+                    | flag(entry.pods, NameValue::PODS),
                 large: 0,
                 user: entry
                     .user
