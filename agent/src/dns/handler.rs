@@ -129,14 +129,14 @@ impl RequestHandler for Handler {
         let sent = reply
             .send(request, self.max_payload, &mut response_handle)
             .await;
-        let info = sent.unwrap_or_else(|error| {
+        let (info, size) = sent.unwrap_or_else(|error| {
             tracing::debug!(%error, client = %request.src(), "an answer cannot be sent");
-            Reply::unsent(request)
+            (Reply::unsent(request), 0)
         });
         let probe = request.src().ip().is_loopback()
             && request.src().port() == self.probe.load(Ordering::Relaxed);
         if !probe {
-            self.tell(request, &routes, code, records, begun);
+            self.tell(request, &routes, (code, records, size), begun);
         }
         info
     }
@@ -159,8 +159,7 @@ impl Handler {
         &self,
         request: &Request,
         routes: &Routes,
-        code: ResponseCode,
-        records: bool,
+        (code, records, size): (ResponseCode, bool, usize),
         begun: Instant,
     ) {
         let query = request
@@ -177,6 +176,7 @@ impl Handler {
             qtype: query.map(Query::query_type),
             code,
             size: request.as_slice().len(),
+            answer_size: size,
             took: begun.elapsed(),
         });
         if routes.logs(name.as_ref(), code, records)

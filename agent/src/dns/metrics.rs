@@ -53,6 +53,7 @@ pub(super) struct Metrics {
     responses: Family<ResponseLabels, Counter>,
     duration: Family<ZoneLabels, Histogram, fn() -> Histogram>,
     size: Family<SizeLabels, Histogram, fn() -> Histogram>,
+    answer_size: Family<SizeLabels, Histogram, fn() -> Histogram>,
     cache_hits: Family<CacheLabels, Counter>,
     cache_misses: Family<CacheLabels, Counter>,
     cache_requests: Family<CacheLabels, Counter>,
@@ -76,6 +77,8 @@ pub(super) struct Answered<'a> {
     pub(super) code: ResponseCode,
     /// Of the question, in bytes.
     pub(super) size: usize,
+    /// Of the answer, in bytes.
+    pub(super) answer_size: usize,
     pub(super) took: Duration,
 }
 
@@ -151,6 +154,7 @@ impl Metrics {
             responses: Family::default(),
             duration: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
             size: Family::new_with_constructor(|| Histogram::new(SIZES)),
+            answer_size: Family::new_with_constructor(|| Histogram::new(SIZES)),
             cache_hits: Family::default(),
             cache_misses: Family::default(),
             cache_requests: Family::default(),
@@ -179,6 +183,11 @@ impl Metrics {
             "coredns_dns_request_size_bytes",
             "Sizes of questions",
             this.size.clone(),
+        );
+        registry.register(
+            "coredns_dns_response_size_bytes",
+            "Sizes of answers",
+            this.answer_size.clone(),
         );
         registry.register(
             "coredns_proxy_request_duration_seconds",
@@ -274,13 +283,17 @@ impl Metrics {
         });
         duration.observe(answered.took.as_secs_f64());
         drop(duration);
-        let size = self.size.get_or_create(&SizeLabels {
+        let labels = SizeLabels {
             server,
             zone,
             view,
             proto,
-        });
+        };
+        let size = self.size.get_or_create(&labels);
         size.observe(answered.size as f64);
+        drop(size);
+        let size = self.answer_size.get_or_create(&labels);
+        size.observe(answered.answer_size as f64);
     }
 
     /// A question for a name outside was answered in this way.

@@ -111,7 +111,7 @@ impl Reply {
         }
     }
 
-    /// Fits it to its transport and sends it.
+    /// Fits it to its transport and sends it. Returns its size too, in bytes.
     ///
     /// # Errors
     /// Where it cannot be written or sent.
@@ -120,7 +120,7 @@ impl Reply {
         request: &Request,
         max_payload: u16,
         handle: &mut impl ResponseHandler,
-    ) -> Result<ResponseInfo, NetError> {
+    ) -> Result<(ResponseInfo, usize), NetError> {
         let payload = request.max_payload().clamp(MIN_PAYLOAD, max_payload);
         let edns = request.edns.as_ref().map(|asked| {
             let mut edns = Edns::new();
@@ -164,29 +164,32 @@ impl Reply {
                 &self.additionals[..additionals],
             )
         };
+        // The size of these records' message, where it fits.
         let fits = |count: usize| {
             let mut bytes = Vec::with_capacity(512);
             let mut encoder = BinEncoder::new(&mut bytes);
             encoder.set_max_size(limit);
             // What the library leaves out it tells by the flag, and the OPT record is what it leaves out first.
-            build(count, false)
-                .destructive_emit(&mut encoder)
-                .is_ok_and(|info| info.truncation == metadata.truncation)
+            let info = build(count, false).destructive_emit(&mut encoder).ok()?;
+            (info.truncation == metadata.truncation).then_some(bytes.len())
         };
-        let mut count = all;
-        if !fits(all) {
+        let (mut count, mut size) = (all, fits(all));
+        if size.is_none() {
             // Room for the OPT record is kept this way, which must be in every answer to a question that has one.
             let (mut low, mut high) = (0, all);
             while low + 1 < high {
                 let middle = usize::midpoint(low, high);
-                if fits(middle) {
-                    low = middle;
-                } else {
-                    high = middle;
+                match fits(middle) {
+                    None => high = middle,
+                    fitting => (low, size) = (middle, fitting),
                 }
             }
             count = low;
+            if low == 0 {
+                size = fits(0);
+            }
         }
-        handle.send_response(build(count, count < must)).await
+        let info = handle.send_response(build(count, count < must)).await?;
+        Ok((info, size.unwrap_or_default()))
     }
 }

@@ -238,6 +238,35 @@ async fn a_name_outside_is_forwarded_and_kept() {
 }
 
 #[tokio::test]
+async fn the_sizes_of_answers_are_told() {
+    let bench = Bench::new(&[]).await;
+    let mut sum = 0;
+    // A whole one, a cut one, and one to which nothing belongs.
+    for name in [
+        "ent.dev.svc.cluster.local.",
+        "web.dev.svc.cluster.local.",
+        "refused.example.com.",
+    ] {
+        let asked = question(name, RecordType::A).to_vec().unwrap();
+        sum += bench.raw(&asked).await.unwrap().len();
+    }
+    let labels = r#"{server="dns://:53",zone=".",view="",proto="udp"}"#;
+    let line = format!("coredns_dns_response_size_bytes_sum{labels} {sum}.0");
+    let told = async {
+        // The answer is there before it is counted.
+        while !bench
+            .http(bench.listening.metrics, "/metrics")
+            .await
+            .1
+            .contains(&line)
+        {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(5), told).await.unwrap();
+}
+
+#[tokio::test]
 async fn an_upstreams_cut_answer_is_fetched_over_tcp() {
     let bench = Bench::new(&[]).await;
     let asked = question("large.example.com.", RecordType::A);

@@ -179,9 +179,13 @@ impl Kernel {
         self.replace(map::ANSWERS_LARGE, &tables.answers_large);
         let mut outside = tables.answers_outside.borrow().clone();
         // The kernel's clock goes on: what the tables have as a distance from now is kept as one.
-        let passed = monotonic().wrapping_sub(tables.now);
+        let start = monotonic();
         for answer in outside.values_mut() {
-            answer.head.until = answer.head.until.wrapping_add(passed);
+            let until = &mut answer.head.until;
+            *until = match until.checked_sub(tables.now) {
+                Some(left) => start + left,
+                None => start.saturating_sub(tables.now - *until),
+            };
         }
         self.replace(map::ANSWERS_OUTSIDE, &outside);
         self.set(map::OUTSIDE_EPOCH, tables.outside_epoch);
