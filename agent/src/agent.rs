@@ -55,6 +55,13 @@ const BATCH: usize = 1024;
 
 /// A dataplane that acts at interfaces of pods and of the node.
 pub trait AtInterfaces {
+    /// Attaches what does nothing but finish what is begun at other interfaces. [`AtInterfaces::attach`] follows once all
+    /// interfaces have that.
+    ///
+    /// # Errors
+    /// Where it cannot be attached.
+    fn prepare(&mut self, interface: &Interface) -> anyhow::Result<()>;
+
     /// Attaches the programs. An interface that has them keeps them.
     ///
     /// # Errors
@@ -112,6 +119,8 @@ pub struct Agent<D> {
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     guards: Guards,
+    /// What has to be known before anything that arrives is translated.
+    missing: BTreeSet<Missing>,
     report: Report,
     publish: Box<dyn Publish>,
     /// The Node object was there.
@@ -120,6 +129,15 @@ pub struct Agent<D> {
     /// When the agent started, in milliseconds since 1970.
     started: i64,
     ticks: u64,
+}
+
+/// What is not known yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Missing {
+    /// All interfaces that were there at the start.
+    Interfaces,
+    /// The addresses that masqueraded packets get.
+    Addresses,
 }
 
 /// Where the loop leaves what others read.
@@ -181,6 +199,7 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
             metrics,
             health,
             guards,
+            missing: BTreeSet::from([Missing::Interfaces, Missing::Addresses]),
             report,
             publish,
             known_node: false,
@@ -269,6 +288,8 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
                 tracing::warn!("masqueraded packets keep the address that they had: {error:#}");
             }
             self.desired.set_local(addresses);
+            self.missing.remove(&Missing::Addresses);
+            self.begin();
         }
     }
 
@@ -457,9 +478,8 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
                         self.forget(index, "of an agent before this one");
                     }
                 }
-                if let Some(guard) = self.guards.attached.take() {
-                    guard.done();
-                }
+                self.missing.remove(&Missing::Interfaces);
+                self.begin();
             }
         }
         self.notice();
@@ -475,8 +495,28 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
         }
     }
 
+    /// Attaches the programs to all interfaces, once what leaves by any of them is finished there. A packet that is
+    /// translated where it arrives, and leaves with its own source although it was to be masqueraded, would be lost.
+    fn begin(&mut self) {
+        if !self.missing.is_empty() {
+            return;
+        }
+        let Some(guard) = self.guards.attached.take() else {
+            return;
+        };
+        for interface in self.interfaces.clone().into_values() {
+            self.attach(interface);
+        }
+        guard.done();
+    }
+
     fn attach(&mut self, interface: Interface) {
-        match self.dataplane.attach(&interface) {
+        let done = if self.missing.is_empty() {
+            self.dataplane.attach(&interface)
+        } else {
+            self.dataplane.prepare(&interface)
+        };
+        match done {
             Ok(()) => {
                 tracing::debug!(interface = interface.name, "programs attached");
                 self.unattached.remove(&interface.index);

@@ -557,6 +557,15 @@ impl Kernel for Pinned {
 }
 
 impl AtInterfaces for EbpfDataplane {
+    fn prepare(&mut self, interface: &Interface) -> anyhow::Result<()> {
+        let Addresses { v4, v6 } = interface.addresses;
+        self.set_device(interface.index, v4, v6)?;
+        if interface.place == Place::Bare || interface.ethernet {
+            Self::prepare(self, interface.index, &interface.name, interface.place)?;
+        }
+        Ok(())
+    }
+
     fn attach(&mut self, interface: &Interface) -> anyhow::Result<()> {
         ensure!(
             interface.place == Place::Bare || interface.ethernet,

@@ -26,6 +26,7 @@ struct Fake(Arc<Mutex<Told>>);
 struct Told {
     updates: Vec<Update>,
     synced: usize,
+    prepared: Vec<u32>,
     attached: BTreeMap<u32, String>,
     addresses: BTreeSet<IpAddr>,
     handover: dataplane::Handover,
@@ -69,6 +70,11 @@ impl Dataplane for Fake {
 }
 
 impl AtInterfaces for Fake {
+    fn prepare(&mut self, interface: &Interface) -> anyhow::Result<()> {
+        self.told().prepared.push(interface.index);
+        Ok(())
+    }
+
     fn attach(&mut self, interface: &Interface) -> anyhow::Result<()> {
         let mut told = self.told();
         anyhow::ensure!(!told.fails, "no such device");
@@ -279,6 +285,7 @@ fn nothing_is_applied_before_every_list_is_complete() {
     assert_eq!(updates[0].dns_addresses, Some(Vec::new()));
     assert_eq!(bench.fake.told().synced, 1);
     bench.agent.interface(InterfaceEvent::Listed);
+    bench.agent.addresses(Some(local(&["192.0.2.1"], &[])));
     assert!(bench.health.pending().is_empty());
 }
 

@@ -184,6 +184,16 @@ impl EbpfDataplane {
             .attach(&self.pins, &mut self.programs, ifindex, name, Place::Bare)
     }
 
+    /// Attaches to an interface the program alone for what leaves by it: before any other interface of a node gets a
+    /// program for what arrives, so that what one translates the other finishes.
+    ///
+    /// # Errors
+    /// As [`EbpfDataplane::attach`].
+    pub fn prepare(&mut self, ifindex: u32, name: &str, place: Place) -> anyhow::Result<()> {
+        self.attacher
+            .prepare(&self.pins, &mut self.programs, ifindex, name, place)
+    }
+
     /// Says which addresses masqueraded packets get when they leave by an interface, or by those without one of the
     /// family ([`DeviceValue::ANY`]).
     ///

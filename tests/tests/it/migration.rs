@@ -26,9 +26,14 @@ fn no_connection_is_lost_between_kube_proxy_s_iptables_mode_and_signpost() -> Re
 
 fn there_and_back(mode: &'static str) -> Result<()> {
     let mut world = World::up(mode)?;
+    world.write_rules_of_others()?;
+    let of_others = world.rules_of_others()?;
     world.start_kube_proxy()?;
     there(&mut world).context("from kube-proxy to signpost")?;
-    back(&mut world).context("from signpost to kube-proxy")
+    assert_eq!(world.rules_of_others()?, of_others, "nobody else's");
+    back(&mut world).context("from signpost to kube-proxy")?;
+    assert_eq!(world.rules_of_others()?, of_others, "nobody else's");
+    Ok(())
 }
 
 fn there(world: &mut World) -> Result<()> {
@@ -119,7 +124,8 @@ fn back(world: &mut World) -> Result<()> {
     );
 
     drop(old);
-    let said = world.signpost("drain", &["--wait", "30"])?;
+    // A connection that never came about is kept for a minute.
+    let said = world.signpost("drain", &["--wait", "120"])?;
     ensure!(said.contains("cuts nothing"), "{said}");
     world.agent.as_mut().context("it runs")?.terminate();
     talk(&mut new).context("the agent is gone")?;

@@ -4,6 +4,7 @@ use crate::interfaces::{Addresses, Place};
 #[test]
 fn an_interface_that_refuses_the_programs_is_tried_again() {
     let mut bench = bench(&[]);
+    begin(&mut bench);
     let pod = Interface {
         index: 7,
         name: "veth7".to_owned(),
@@ -30,6 +31,7 @@ fn an_interface_that_refuses_the_programs_is_tried_again() {
 #[test]
 fn programs_that_are_lost_are_attached_again() {
     let mut bench = bench(&[]);
+    begin(&mut bench);
     bench.agent.interface(InterfaceEvent::Added(Interface {
         index: 7,
         name: "veth7".to_owned(),
@@ -61,7 +63,7 @@ fn interfaces_of_an_agent_before_this_one_are_left_when_they_are_not_found_again
         ethernet: true,
         addresses: Addresses::default(),
     }));
-    bench.agent.interface(InterfaceEvent::Listed);
+    begin(&mut bench);
     assert_eq!(bench.fake.told().attached.len(), 1);
     assert_eq!(bench.fake.told().attached[&7], "veth7");
 }
@@ -72,4 +74,50 @@ fn the_preferred_addresses_are_those_of_masqueraded_packets() {
     let preferred = local(&["192.0.2.1", "192.0.2.2"], &["192.0.2.2"]);
     bench.agent.addresses(Some(preferred.clone()));
     assert_eq!(bench.fake.told().addresses, preferred.preferred);
+}
+
+#[test]
+fn nothing_that_arrives_is_translated_before_all_that_leaves_is_finished() {
+    let added = |index: u32| {
+        InterfaceEvent::Added(Interface {
+            index,
+            name: format!("eth{index}"),
+            place: Place::Wire,
+            ethernet: true,
+            addresses: Addresses::default(),
+        })
+    };
+    let addresses = || Some(local(&["192.0.2.1"], &[]));
+    for addresses_first in [false, true] {
+        let mut bench = bench(&[]);
+        for index in [2, 3] {
+            bench.agent.interface(added(index));
+        }
+        if addresses_first {
+            bench.agent.addresses(addresses());
+        } else {
+            bench.agent.interface(InterfaceEvent::Listed);
+        }
+        assert_eq!(bench.fake.told().prepared, [2, 3]);
+        assert!(bench.fake.told().attached.is_empty());
+        let guard = "programs attached to the pods' interfaces";
+        assert!(bench.health.pending().contains(&guard.to_owned()));
+
+        if addresses_first {
+            bench.agent.interface(InterfaceEvent::Listed);
+        } else {
+            bench.agent.addresses(addresses());
+        }
+        let attached = |bench: &Bench| Vec::from_iter(bench.fake.told().attached.keys().copied());
+        assert_eq!(attached(&bench), [2, 3]);
+        assert!(!bench.health.pending().contains(&guard.to_owned()));
+        bench.agent.interface(added(4));
+        assert_eq!(attached(&bench), [2, 3, 4]);
+    }
+}
+
+/// The interfaces that there are, and this node's addresses, are known.
+fn begin(bench: &mut Bench) {
+    bench.agent.interface(InterfaceEvent::Listed);
+    bench.agent.addresses(Some(local(&["192.0.2.1"], &[])));
 }

@@ -123,6 +123,38 @@ impl Attacher {
         name: &str,
         place: Place,
     ) -> anyhow::Result<()> {
+        let all = Program::of(place);
+        self.attach_some(pins, programs, ifindex, name, place, &all)?;
+        self.attached.insert(ifindex, name.to_owned());
+        Ok(())
+    }
+
+    /// The same with the program alone for what leaves by the interface. What arrives anywhere may only be translated
+    /// where it is known of all interfaces by which it may leave that it is translated there too.
+    ///
+    /// # Errors
+    /// As [`Attacher::attach`].
+    pub fn prepare(
+        &mut self,
+        pins: &Pins,
+        programs: &mut Programs,
+        ifindex: u32,
+        name: &str,
+        place: Place,
+    ) -> anyhow::Result<()> {
+        let [leaving, _] = Program::of(place);
+        self.attach_some(pins, programs, ifindex, name, place, &[leaving])
+    }
+
+    fn attach_some(
+        &mut self,
+        pins: &Pins,
+        programs: &mut Programs,
+        ifindex: u32,
+        name: &str,
+        place: Place,
+        some: &[Program],
+    ) -> anyhow::Result<()> {
         if self.behind && self.attached.contains_key(&ifindex) {
             return Ok(());
         }
@@ -131,7 +163,7 @@ impl Attacher {
                 remove_if_there(&pins.link(ifindex, program))?;
             }
         }
-        for program in Program::of(place) {
+        for &program in some {
             let done = match self.hook {
                 Hook::Tcx => attach_tcx(pins, programs, ifindex, program),
                 Hook::Clsact => clsact::attach(programs, ifindex, name, program),
@@ -141,8 +173,7 @@ impl Attacher {
                 return Err(error.context(format!("cannot attach to interface {name} ({ifindex})")));
             }
         }
-        debug!(ifindex, name, hook = ?self.hook, "attached");
-        self.attached.insert(ifindex, name.to_owned());
+        debug!(ifindex, name, hook = ?self.hook, programs = ?some, "attached");
         Ok(())
     }
 

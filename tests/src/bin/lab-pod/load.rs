@@ -52,7 +52,7 @@ pub(crate) fn run(
     let stop = Arc::new(AtomicBool::new(false));
     let datagrams = udp.map(|address| {
         let stop = Arc::clone(&stop);
-        thread::spawn(move || send(address, &stop))
+        thread::spawn(move || send(address, patience, &stop))
     });
     let connections: Vec<_> = (0..clients)
         .map(|_| {
@@ -91,10 +91,10 @@ fn attempt(target: &str, patience: Duration) -> anyhow::Result<String> {
 }
 
 /// Sends datagrams from one socket, one after the answer to the other.
-fn send(address: SocketAddr, stop: &AtomicBool) -> Load {
+fn send(address: SocketAddr, patience: Duration, stop: &AtomicBool) -> Load {
     let mut load = Load::default();
     let mut number = 0_u64;
-    let socket = match connected(address) {
+    let socket = match connected(address, patience) {
         Ok(socket) => socket,
         Err(error) => {
             load.count(Err(error));
@@ -109,14 +109,14 @@ fn send(address: SocketAddr, stop: &AtomicBool) -> Load {
     load
 }
 
-fn connected(address: SocketAddr) -> anyhow::Result<UdpSocket> {
+fn connected(address: SocketAddr, patience: Duration) -> anyhow::Result<UdpSocket> {
     let socket = UdpSocket::bind(if address.is_ipv4() {
         "0.0.0.0:0"
     } else {
         "[::]:0"
     })?;
     socket.connect(address)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(patience))?;
     Ok(socket)
 }
 

@@ -224,6 +224,34 @@ impl World {
         Ok(its.map(str::to_owned).collect())
     }
 
+    /// Writes rules as a CNI and a firewall of the node do.
+    pub(crate) fn write_rules_of_others(&self) -> Result<()> {
+        self.on_node("nft", &[FIREWALL])?;
+        for program in ["iptables-nft", "ip6tables-nft"] {
+            for rule in RULES_OF_OTHERS {
+                let arguments: Vec<_> = rule.split(' ').collect();
+                self.on_node(program, &arguments)?;
+            }
+        }
+        self.on_node("ipset", &["create", "OTHERS", "hash:ip"])?;
+        self.on_node("ipset", &["add", "OTHERS", "198.51.100.7"])?;
+        Ok(())
+    }
+
+    /// What is there of these.
+    pub(crate) fn rules_of_others(&self) -> Result<String> {
+        let mut text = self.on_node("nft", &["list", "table", "inet", "firewall"])?;
+        for program in ["iptables-nft-save", "ip6tables-nft-save"] {
+            let all = self.on_node(program, &[])?;
+            for line in all.lines().filter(|line| line.contains("OTHERS")) {
+                text.push_str(line);
+                text.push('\n');
+            }
+        }
+        text.push_str(&self.on_node("ipset", &["save", "OTHERS"])?);
+        Ok(text)
+    }
+
     /// Whether the empty NAT chains are there.
     pub(crate) fn has_empty_chains(&self) -> Result<bool> {
         Ok(self
@@ -302,6 +330,21 @@ impl World {
         Ok(())
     }
 }
+
+/// A firewall of the node's own.
+const FIREWALL: &str = "table inet firewall { set bad { type ipv4_addr; elements = { 198.51.100.7 }; }; \
+    chain in { type filter hook input priority 10; ip saddr @bad drop; }; \
+    chain nat { type nat hook postrouting priority 150; ip saddr @bad masquerade; }; }";
+
+/// A CNI's rules: in chains of its own, in the kernel's, and one that leads to a packet that is to be dropped.
+const RULES_OF_OTHERS: [&str; 6] = [
+    "--wait --new OTHERS-FORWARD",
+    "--wait --append OTHERS-FORWARD --protocol tcp --dport 9 --jump DROP",
+    "--wait --append FORWARD --jump OTHERS-FORWARD",
+    "--wait --table nat --new OTHERS-POSTROUTING",
+    "--wait --table nat --append OTHERS-POSTROUTING --protocol tcp --dport 9 --jump MASQUERADE",
+    "--wait --table nat --append POSTROUTING --jump OTHERS-POSTROUTING",
+];
 
 impl Open {
     fn new(
