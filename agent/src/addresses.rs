@@ -14,7 +14,7 @@ use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::{Handle, MulticastGroup};
 use tokio::{sync::watch, time::sleep};
 
-use crate::netlink::connect;
+use crate::{dataplane::ipvs::INTERFACE, netlink::connect};
 
 /// An address is set up in several steps.
 const SETTLE: Duration = Duration::from_millis(2);
@@ -72,10 +72,14 @@ pub async fn follow(addresses: watch::Sender<Option<LocalAddresses>>) -> anyhow:
 }
 
 async fn list(handle: &Handle) -> Result<LocalAddresses, rtnetlink::Error> {
+    // Those of Services are not the node's own.
+    let services = nix::net::if_::if_nametoindex(INTERFACE).ok();
     let mut listed = handle.address().get().execute();
     let mut all = BTreeSet::new();
     while let Some(message) = listed.try_next().await? {
-        all.extend(address(&message));
+        if services != Some(message.header.index) {
+            all.extend(address(&message));
+        }
     }
     let preferred = FAR
         .iter()

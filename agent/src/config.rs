@@ -2,6 +2,7 @@
 //! several agents run on one machine when each has folders of its own.
 
 pub mod dns;
+mod ipvs;
 
 use std::{
     fmt,
@@ -16,9 +17,11 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 
-use crate::{plan::node_ports::NodePortAddress, sysctl::ConntrackConfig};
+use crate::{plan::node_ports::NodePortAddress, probe::Wish, sysctl::ConntrackConfig};
 
 const HOST_NAME: &str = "/proc/sys/kernel/hostname";
+
+pub use ipvs::IpvsArgs;
 
 /// Where an instance keeps what outlives its process. All commands that read need these and nothing else.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
@@ -123,6 +126,20 @@ pub struct AgentConfig {
         default_value = "primary"
     )]
     pub nodeport_addresses: Vec<NodePortAddress>,
+
+    /// How Services are carried: by BPF programs (`ebpf`), by the kernel's virtual server (`ipvs`), or by the first of these
+    /// that the kernel allows (`auto`)
+    #[arg(
+        long,
+        env = "SIGNPOST_MODE",
+        value_name = "MODE",
+        default_value = "auto"
+    )]
+    pub mode: Wish,
+
+    /// What counts in IPVS mode.
+    #[command(flatten)]
+    pub ipvs: IpvsArgs,
 
     /// Whether the addresses in spec.externalIPs of Services are served. Whoever may write a Service can draw any
     /// address to it by them (CVE-2020-8554)
@@ -355,6 +372,9 @@ impl AgentConfig {
         serde_json::json!({"signpost.config": {
             "nodeName": self.node_name,
             "clusterDomain": self.cluster_domain,
+            "mode": self.mode.to_string(),
+            "ipvsScheduler": self.ipvs.scheduler(),
+            "ipvsStrictARP": self.ipvs.ipvs_strict_arp,
             "dnsAddress": self.dns_address,
             "dnsConfig": self.dns_config,
             "source": self.source.to_string(),
@@ -384,6 +404,8 @@ impl AgentConfig {
             version = env!("CARGO_PKG_VERSION"),
             node_name,
             cluster_domain = self.cluster_domain,
+            mode = %self.mode,
+            ipvs = ?self.ipvs,
             dns_address = ?self.dns_address,
             dns_config = ?self.dns_config,
             source = %self.source,

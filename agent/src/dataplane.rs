@@ -14,6 +14,7 @@ use crate::{
 };
 
 pub mod ebpf;
+pub mod ipvs;
 pub mod netfilter;
 mod netlink;
 

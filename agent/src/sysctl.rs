@@ -161,7 +161,7 @@ fn get(root: &Path, name: &str) -> io::Result<String> {
 }
 
 /// Says whether the setting is as wanted now.
-fn set(root: &Path, name: &str, value: &str) -> bool {
+pub(crate) fn set(root: &Path, name: &str, value: &str) -> bool {
     match get(root, name) {
         Ok(now) if now == value => return true,
         Ok(_) => {}

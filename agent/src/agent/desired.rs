@@ -49,6 +49,8 @@ pub struct Given {
     pub external_ips: bool,
     /// The networks that ClusterIPs are given out of, where the source does not tell.
     pub service_ranges: BTreeSet<IpNet>,
+    /// The dataplane can change the port of a packet of SCTP.
+    pub changes_sctp: bool,
 }
 
 impl Given {
@@ -63,6 +65,7 @@ impl Given {
             node_ports: vec![NodePortAddress::Primary],
             external_ips: true,
             service_ranges: BTreeSet::new(),
+            changes_sctp: false,
         }
     }
 }
@@ -89,6 +92,7 @@ pub struct Desired {
     foreign: BTreeMap<ObjectName, Vec<IpAddr>>,
     external_ips: bool,
     service_ranges: BTreeSet<IpNet>,
+    changes_sctp: bool,
     whole: bool,
 }
 
@@ -104,12 +108,14 @@ impl Desired {
             node_ports,
             external_ips,
             service_ranges,
+            changes_sctp,
         } = given;
         Self {
             learns_dns: dns.is_empty(),
             node_ports,
             external_ips,
             service_ranges,
+            changes_sctp,
             local: None,
             node_addresses: None,
             foreign: BTreeMap::new(),
@@ -340,7 +346,7 @@ impl Desired {
                 ports.insert(port, None);
             }
             for (port, plan) in &planned {
-                match plan.problem(port) {
+                match plan.problem(port).filter(|_| !self.changes_sctp) {
                     None => drop(self.problems.remove(port)),
                     Some(problem) => drop(self.problems.insert(port.clone(), problem)),
                 }

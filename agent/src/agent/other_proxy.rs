@@ -69,7 +69,7 @@ impl fmt::Display for OtherProxy {
 }
 
 /// Looks again and again, once the maps are filled; for as long as somebody listens. `before` is what the programs were
-/// told at the start.
+/// told at the start; `virtual_server` says how many connections IPVS still has.
 ///
 /// # Errors
 /// None: what goes wrong is said in what is found.
@@ -77,6 +77,7 @@ pub async fn follow(
     root: PathBuf,
     before: Handover,
     mut filled: watch::Receiver<bool>,
+    virtual_server: watch::Receiver<u64>,
     metrics: Arc<Metrics>,
     found: watch::Sender<Option<OtherProxy>>,
 ) {
@@ -94,7 +95,8 @@ pub async fn follow(
         if let Ok(Looked { deleted, .. }) = looked {
             metrics.proxy().reconciled(begun.elapsed(), deleted);
         }
-        let now = other_proxy(looked, drain);
+        let mut now = other_proxy(looked, drain);
+        now.connections += *virtual_server.borrow();
         // A list of a table that changes all the time may lack one: only the second empty one counts.
         let ends = takeover && !now.handover().takeover;
         if ends && !std::mem::replace(&mut confirmed, true) {

@@ -16,7 +16,7 @@ use nix::{
 use serde::{Deserialize, Serialize};
 
 use super::other_proxy::OtherProxy;
-use crate::{model::Problem, probe::Row};
+use crate::{config::Instance, model::Problem, probe::Row};
 
 /// Name of the report in the state folder.
 pub const REPORT: &str = "report.json";
@@ -34,7 +34,7 @@ pub struct Report {
     pub started: u64,
     /// Name of the node.
     pub node: String,
-    /// How the data path is made: `bpf`.
+    /// How the data path is made: `bpf` or `ipvs`.
     pub mode: String,
     /// What the kernel was found to have, as `signpost doctor` shows it.
     #[serde(default)]
@@ -94,10 +94,14 @@ impl Report {
     }
 }
 
-/// Whether an agent of an instance is alive: it holds a lock on the folder of its pins, which the kernel takes back
-/// when the process ends, however it does.
-pub fn is_alive(bpffs_root: &Path) -> bool {
-    File::open(bpffs_root).is_ok_and(|folder| {
+/// Whether an agent of an instance is alive: it holds a lock on the folder of its pins, or in IPVS mode on its state folder,
+/// which the kernel takes back when the process ends, however it does.
+pub fn is_alive(instance: &Instance) -> bool {
+    is_locked(&instance.bpffs_root) || is_locked(&instance.state_folder)
+}
+
+fn is_locked(folder: &Path) -> bool {
+    File::open(folder).is_ok_and(|folder| {
         matches!(
             Flock::lock(folder, FlockArg::LockSharedNonblock),
             Err((_, Errno::EWOULDBLOCK))
@@ -127,12 +131,12 @@ mod tests {
     #[test]
     fn an_agent_is_alive_while_it_holds_its_folder() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(!is_alive(&folder.path().join("none")));
-        assert!(!is_alive(folder.path()));
+        assert!(!is_locked(&folder.path().join("none")));
+        assert!(!is_locked(folder.path()));
         let open = File::open(folder.path()).unwrap();
         let held = Flock::lock(open, FlockArg::LockExclusiveNonblock).unwrap();
-        assert!(is_alive(folder.path()));
+        assert!(is_locked(folder.path()));
         drop(held);
-        assert!(!is_alive(folder.path()));
+        assert!(!is_locked(folder.path()));
     }
 }

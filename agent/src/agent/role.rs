@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     io,
     net::{IpAddr, SocketAddr},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -21,11 +21,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+mod ipvs;
+
 use super::{
     Agent, AtInterfaces, Desired, Inputs, Publish,
     desired::{self, Given},
     other_proxy,
-    report::{Report, is_alive},
+    report::{self, Report},
 };
 use crate::{
     addresses,
@@ -35,7 +37,7 @@ use crate::{
         service_health::{self, NotStarted},
     },
     config::{
-        AgentConfig, DnsAnswers, Source,
+        AgentConfig, DnsAnswers, Instance, Source,
         dns::{DnsConfig, file::DnsConfigFile},
     },
     dataplane::{
@@ -45,7 +47,7 @@ use crate::{
     feed::{self, Feed, Hello},
     interfaces::{self, Addresses, Interface, Patterns, Place},
     model::{Event, ObjectName},
-    probe::{self, Level, Mode, Row},
+    probe::{Level, Mode, Row},
     source::{
         self,
         files::{self, FilesOptions},
@@ -62,8 +64,9 @@ const NOTES: usize = 64;
 const INTERFACES: usize = 256;
 /// An update that is under way when the agent is told to end is done within so long.
 const LAST_UPDATE: Duration = Duration::from_secs(10);
-/// How the data path is made.
-const MODE: &str = "bpf";
+/// How the data path is made by BPF programs, and by the virtual server.
+const BPF: &str = "bpf";
+const IPVS: &str = "ipvs";
 /// An address that is taken is tried again after so long.
 const TAKEN: Duration = Duration::from_secs(2);
 /// An agent that is being replaced ends within so long.
@@ -98,12 +101,16 @@ pub fn run(config: &AgentConfig) -> anyhow::Result<()> {
 
 async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
+    let (by_programs, probes) = ipvs::choose(config)?;
+    let mode = if by_programs { BPF } else { IPVS };
+    let features = probes.table(Some(if by_programs { Mode::Ebpf } else { Mode::Ipvs }));
+    tell(&probes.kernel, &features);
     let health = Arc::new(Health::default());
     // The loop's own guards come later than the first probe may.
     let dataplane_open = health.guard("programs and maps loaded");
-    let metrics = Arc::new(Metrics::new(Some(Box::new(Pinned(
-        config.instance.bpffs_root.clone(),
-    )))));
+    let pinned: Box<dyn Kernel> = Box::new(Pinned(config.instance.bpffs_root.clone()));
+    let metrics = Arc::new(Metrics::new(by_programs.then_some(pinned)));
+    metrics.features(&features);
     let mut parts = JoinSet::new();
     parts.spawn(until_signalled()?);
     let routes = admin::health_routes(Arc::clone(&health), Arc::clone(&metrics));
@@ -117,7 +124,7 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
         ),
     ));
     let about = About {
-        mode: MODE,
+        mode,
         config: config.settings(),
     };
     let routes = admin::metrics_routes(Arc::clone(&metrics)).merge(admin::about_routes(about));
@@ -131,7 +138,7 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
         ),
     ));
 
-    wait_for_predecessor(&config.instance.bpffs_root).await;
+    wait_for_predecessor(&config.instance).await;
     let (file, dns) = DnsConfigFile::open(config.dns_config.as_deref())?;
     let domain = match &dns.cluster.domain {
         Some(domain) => domain.clone(),
@@ -151,38 +158,30 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
             Source::Files(_) => config.service_range.iter().map(IpNet::trunc).collect(),
             Source::Kube => BTreeSet::new(),
         },
+        changes_sctp: !by_programs,
     });
     let zone = desired.zone().config().clone();
     let root = config.instance.bpffs_root.clone();
-    let found = takeover::at_start(&root);
-    let handover = Handover {
-        takeover: found.takeover,
-        drain: drain::is_on(&root),
+    let opened = if by_programs {
+        let (dataplane, handover) = open_programs(config, &zone)?;
+        Opened::Programs(Box::new(dataplane), handover)
+    } else {
+        Opened::VirtualServer(Box::new(ipvs::open(config)?))
     };
-    let probes = probe::node::probe(&root, config.cgroup_root.as_deref());
-    let features = probes.table(Some(Mode::Ebpf));
-    tell(&probes.kernel, &features);
-    metrics.features(&features);
-    let mut dataplane = EbpfDataplane::open(EbpfConfig {
-        pin_root: config.instance.bpffs_root.clone(),
-        domain: zone.domain.clone(),
-        ttl: zone.ttl,
-        dns: config.dns_answers != DnsAnswers::Pods,
-        negative_grace: config.negative_grace(),
-        handover,
-        cluster_ranges: config.cluster_cidr.clone(),
-        masquerade_all: config.masquerade_all,
-        count_services: config.count_services,
-        cgroup_root: config.cgroup_root.clone().or_else(find_cgroup_root),
-    })?;
-    dataplane.keep_clear(&found)?;
-    let dns_alive = dataplane.dns_alive_fd()?.try_clone_to_owned()?;
-    let outside = config.dns_answers == DnsAnswers::Kernel;
-    let keeper = dataplane.outside(&zone, outside)?;
-    let mut feed = Feed::new(hello(&zone, outside), Some(dns_alive));
-    if outside {
-        feed = feed.taking(Box::new(keeper), config.dns_user);
-    }
+    let outside = by_programs && config.dns_answers == DnsAnswers::Kernel;
+    let feed = match &opened {
+        Opened::Programs(dataplane, _) => {
+            let dns_alive = dataplane.dns_alive_fd()?.try_clone_to_owned()?;
+            let keeper = dataplane.outside(&zone, outside)?;
+            let feed = Feed::new(hello(&zone, outside), Some(dns_alive));
+            if outside {
+                feed.taking(Box::new(keeper), config.dns_user)
+            } else {
+                feed
+            }
+        }
+        Opened::VirtualServer(_) => Feed::new(hello(&zone, outside), None),
+    };
     let socket = config.run_folder.join(feed::SOCKET);
     let server = feed.clone();
     parts.spawn(part(
@@ -249,27 +248,17 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
 
     let (filled_in, filled) = watch::channel(false);
     let (other_proxy_in, other_proxy) = watch::channel(None);
-    let follower =
-        other_proxy::follow(root, handover, filled, Arc::clone(&metrics), other_proxy_in);
-    tokio::spawn(follower);
-
-    let agent = Agent::new(
-        desired,
-        dataplane,
-        metrics,
-        health,
-        Report {
-            features,
-            ..report(config, node)
-        },
-        Box::new(Published {
-            feed,
-            outside,
-            service_health: checks_in,
-            filled: filled_in,
-            folder: config.instance.state_folder.clone(),
-        }),
-    );
+    let report = Report {
+        features,
+        ..report(config, node, mode)
+    };
+    let published = Box::new(Published {
+        feed,
+        outside,
+        service_health: checks_in,
+        filled: filled_in,
+        folder: config.instance.state_folder.clone(),
+    });
     dataplane_open.done();
     let inputs = Inputs {
         events,
@@ -279,7 +268,29 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
         zone,
         other_proxy,
     };
-    let mut on_thread = on_a_thread(agent.run(inputs, stop.clone()))?;
+    let mut on_thread = match opened {
+        Opened::Programs(dataplane, handover) => {
+            let (left_in, left) = watch::channel(u64::from(handover.takeover));
+            tokio::spawn(ipvs::leave_virtual_servers(filled.clone(), left_in));
+            tokio::spawn(other_proxy::follow(
+                root,
+                handover,
+                filled,
+                left,
+                Arc::clone(&metrics),
+                other_proxy_in,
+            ));
+            let agent = Agent::new(desired, *dataplane, metrics, health, report, published);
+            on_a_thread(agent.run(inputs, stop.clone()))?
+        }
+        Opened::VirtualServer(dataplane) => {
+            tokio::spawn(ipvs::leave_programs(root, filled));
+            // Nobody else is waited for, but the loop listens.
+            tokio::spawn(async move { other_proxy_in.closed().await });
+            let agent = Agent::new(desired, *dataplane, metrics, health, report, published);
+            on_a_thread(agent.run(inputs, stop.clone()))?
+        }
+    };
 
     let first = tokio::select! {
         part = parts.join_next() => part.map_or(Ok(()), |joined| joined?),
@@ -306,6 +317,38 @@ fn tell(kernel: &str, features: &[Row]) {
             _ => tracing::info!(kernel, "{title}: {found}: {follows}; {todo}"),
         }
     }
+}
+
+/// How Services are carried.
+enum Opened {
+    Programs(Box<EbpfDataplane>, Handover),
+    VirtualServer(Box<ipvs::Ipvs>),
+}
+
+fn open_programs(
+    config: &AgentConfig,
+    zone: &ZoneConfig,
+) -> anyhow::Result<(EbpfDataplane, Handover)> {
+    let root = &config.instance.bpffs_root;
+    let found = takeover::at_start(root);
+    let handover = Handover {
+        takeover: found.takeover || ipvs::has_connections(),
+        drain: drain::is_on(root),
+    };
+    let mut dataplane = EbpfDataplane::open(EbpfConfig {
+        pin_root: root.clone(),
+        domain: zone.domain.clone(),
+        ttl: zone.ttl,
+        dns: config.dns_answers != DnsAnswers::Pods,
+        negative_grace: config.negative_grace(),
+        handover,
+        cluster_ranges: config.cluster_cidr.clone(),
+        masquerade_all: config.masquerade_all,
+        count_services: config.count_services,
+        cgroup_root: config.cgroup_root.clone().or_else(find_cgroup_root),
+    })?;
+    dataplane.keep_clear(&found)?;
+    Ok((dataplane, handover))
 }
 
 /// Ends when the process is told to.
@@ -368,11 +411,11 @@ async fn serve_at(
 }
 
 /// During an upgrade two agents overlap for a moment.
-async fn wait_for_predecessor(bpffs_root: &Path) {
+async fn wait_for_predecessor(instance: &Instance) {
     let begun = Instant::now();
-    while is_alive(bpffs_root) && begun.elapsed() < PREDECESSOR {
+    while report::is_alive(instance) && begun.elapsed() < PREDECESSOR {
         tracing::info!(
-            ?bpffs_root,
+            bpffs_root = ?instance.bpffs_root,
             "another agent of this instance runs; waiting for its end"
         );
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -471,7 +514,7 @@ fn hello(zone: &ZoneConfig, takes_answers: bool) -> Hello {
     }
 }
 
-fn report(config: &AgentConfig, node: String) -> Report {
+fn report(config: &AgentConfig, node: String, mode: &str) -> Report {
     Report {
         instance: config.instance.bpffs_root.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -480,7 +523,7 @@ fn report(config: &AgentConfig, node: String) -> Report {
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs()),
         node,
-        mode: MODE.to_owned(),
+        mode: mode.to_owned(),
         source: config.source.to_string(),
         domain: config.cluster_domain.clone(),
         ..Report::default()

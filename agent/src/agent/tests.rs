@@ -151,6 +151,7 @@ fn bench(dns: &[&str]) -> Bench {
         node_ports: vec![NodePortAddress::Primary, NodePortAddress::Localhost],
         external_ips: false,
         service_ranges: ["10.96.0.0/12".parse().unwrap()].into(),
+        changes_sctp: false,
     });
     let agent = Agent::new(
         desired,

@@ -4,12 +4,17 @@ mod iptables;
 mod ipvs;
 pub mod kube_proxy;
 
-use std::{fs, path::Path};
-
 use anyhow::{Context as _, ensure};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
-use crate::{agent::report, config::Instance};
+use crate::{
+    agent::report,
+    config::Instance,
+    dataplane::{
+        ebpf::handing_over::remove_all,
+        ipvs::{INTERFACE, remains},
+    },
+};
 
 /// Removes the pins of an instance whose agent does not run. With its links the programs leave the interfaces, and
 /// connections through Service addresses break. What a files source gave out stays.
@@ -19,11 +24,15 @@ use crate::{agent::report, config::Instance};
 pub fn run(instance: &Instance) -> anyhow::Result<String> {
     let root = &instance.bpffs_root;
     ensure!(
-        !report::is_alive(root),
+        !report::is_alive(instance),
         "the agent of this instance runs: stop it first, it would only make its pins anew"
     );
     if !root.exists() {
-        return Ok(format!("nothing is pinned under {}\n", root.display()));
+        let said = virtual_servers()?;
+        return Ok(format!(
+            "{said}nothing is pinned under {}\n",
+            root.display()
+        ));
     }
     // A wrong flag must not empty a folder of another kind.
     let kind = statfs(root).with_context(|| format!("{} cannot be read", root.display()))?;
@@ -32,31 +41,32 @@ pub fn run(instance: &Instance) -> anyhow::Result<String> {
         "{} is not in a bpffs; give the folder that the agent has as --bpffs-root",
         root.display()
     );
-    let removed = remove(root)?;
-    Ok(format!("removed {removed} pins under {}\n", root.display()))
+    let said = virtual_servers()?;
+    let removed =
+        remove_all(root).with_context(|| format!("{} cannot be removed", root.display()))?;
+    Ok(format!(
+        "{said}removed {removed} pins under {}\n",
+        root.display()
+    ))
 }
 
-/// Removes a folder with all that is in it; returns how many files that were.
-fn remove(folder: &Path) -> anyhow::Result<usize> {
-    let context = || format!("{} cannot be removed", folder.display());
-    let mut removed = 0;
-    for entry in fs::read_dir(folder).with_context(context)? {
-        let entry = entry.with_context(context)?;
-        let path = entry.path();
-        if entry.file_type().with_context(context)?.is_dir() {
-            removed += remove(&path)?;
-        } else {
-            fs::remove_file(&path)
-                .with_context(|| format!("{} cannot be removed", path.display()))?;
-            removed += 1;
-        }
-    }
-    fs::remove_dir(folder).with_context(context)?;
-    Ok(removed)
+/// Removes what the IPVS mode has left in this network namespace.
+fn virtual_servers() -> anyhow::Result<String> {
+    let removed = remains::remove().context("what the IPVS mode has left cannot be removed")?;
+    Ok(if removed.is_any() {
+        format!(
+            "removed {} virtual servers, interface {INTERFACE} and {} tables of nftables\n",
+            removed.servers, removed.tables
+        )
+    } else {
+        String::new()
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use nix::fcntl::{Flock, FlockArg};
 
     use super::*;
@@ -94,7 +104,7 @@ mod tests {
         fs::create_dir_all(root.join("v1/links")).unwrap();
         fs::write(root.join("v1/links/7"), "").unwrap();
         fs::write(root.join("v1/flows"), "").unwrap();
-        assert_eq!(remove(&root).unwrap(), 2);
+        assert_eq!(remove_all(&root).unwrap(), 2);
         assert!(!root.exists());
     }
 }

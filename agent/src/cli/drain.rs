@@ -46,7 +46,7 @@ pub fn run(args: &DrainArgs) -> anyhow::Result<String> {
     let root = &args.instance.bpffs_root;
     let on = !args.undo;
     View::open(root)?;
-    drain::set(root, on, !is_alive(root))?;
+    drain::set(root, on, !is_alive(&args.instance))?;
     let begun = Instant::now();
     while drain::is_carried_out(&View::open(root)?)? != on {
         ensure!(

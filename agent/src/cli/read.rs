@@ -1,5 +1,7 @@
 //! The commands that read: from the pinned maps to what is printed.
 
+mod ipvs;
+
 use std::{
     process::ExitCode,
     thread,
@@ -22,12 +24,15 @@ use super::{
 };
 use crate::{
     agent::report::{self, Report},
-    dataplane::ebpf::{
-        tables::{
-            Clocks, Configs, DnsAlive, Flows, Frontends, LargeAnswers, Members, NameTexts, Names,
-            Services, SmallAnswers,
+    dataplane::{
+        ebpf::{
+            tables::{
+                Clocks, Configs, DnsAlive, Flows, Frontends, LargeAnswers, Members, NameTexts,
+                Names, Services, SmallAnswers,
+            },
+            view::View,
         },
-        view::View,
+        ipvs::view::View as VirtualServers,
     },
 };
 
@@ -39,6 +44,10 @@ const WATCH: Duration = Duration::from_secs(1);
 /// # Errors
 /// Where the pins cannot be read.
 pub(super) fn services(read: &ReadArgs) -> anyhow::Result<String> {
+    if ipvs::is_on(read) {
+        let view = virtual_servers(read)?;
+        return rows(read.output.output, &ipvs::services(&view));
+    }
     let view = open(read)?;
     let found = service_rows(view.all::<Services>()?, view.all::<Frontends>()?);
     rows(read.output.output, &found)
@@ -49,6 +58,10 @@ pub(super) fn services(read: &ReadArgs) -> anyhow::Result<String> {
 /// # Errors
 /// Where the pins cannot be read.
 pub(super) fn backends(read: &ReadArgs) -> anyhow::Result<String> {
+    if ipvs::is_on(read) {
+        let view = virtual_servers(read)?;
+        return rows(read.output.output, &ipvs::backends(&view));
+    }
     let view = open(read)?;
     let found = backend_rows(
         view.all::<Services>()?,
@@ -63,6 +76,9 @@ pub(super) fn backends(read: &ReadArgs) -> anyhow::Result<String> {
 /// # Errors
 /// Where the pins cannot be read.
 pub(super) fn names(read: &ReadArgs) -> anyhow::Result<String> {
+    if ipvs::is_on(read) {
+        return ipvs::nothing("names");
+    }
     let view = open(read)?;
     let found = name_rows(
         view.all::<Names>()?,
@@ -78,6 +94,9 @@ pub(super) fn names(read: &ReadArgs) -> anyhow::Result<String> {
 /// # Errors
 /// Where the pins cannot be read.
 pub(super) fn counters(read: &ReadArgs) -> anyhow::Result<String> {
+    if ipvs::is_on(read) {
+        return ipvs::nothing("counters of causes");
+    }
     rows(read.output.output, &counter_rows(&open(read)?.counters()?))
 }
 
@@ -136,6 +155,9 @@ pub(super) fn tables(read: &ReadArgs) -> anyhow::Result<Memory> {
 }
 
 fn judged(read: &ReadArgs) -> anyhow::Result<Status> {
+    if ipvs::is_on(read) {
+        return ipvs::status(read, &virtual_servers(read)?);
+    }
     let root = &read.instance.bpffs_root;
     let view = open(read)?;
     let report = Report::read(&read.instance.state_folder)?;
@@ -156,7 +178,7 @@ fn judged(read: &ReadArgs) -> anyhow::Result<Status> {
     };
     let mut status = Status {
         instance: root.clone(),
-        agent_alive: report::is_alive(root),
+        agent_alive: report::is_alive(&read.instance),
         interfaces: interfaces(report.as_ref(), &view),
         agent: report,
         in_sync_age: age(view.get::<Clocks>(&0)?),
@@ -185,6 +207,10 @@ fn interfaces(report: Option<&Report>, view: &View) -> Vec<String> {
             indexes.map(|index| format!("index {index}")).collect()
         }
     }
+}
+
+fn virtual_servers(read: &ReadArgs) -> anyhow::Result<VirtualServers> {
+    VirtualServers::open(&read.instance.state_folder)
 }
 
 fn open(read: &ReadArgs) -> anyhow::Result<View> {

@@ -43,6 +43,7 @@ pub mod counts;
 pub mod differ;
 pub mod drain;
 pub mod features;
+pub mod handing_over;
 mod host;
 pub mod outside;
 pub mod pins;

@@ -13,6 +13,7 @@ use crate::model::Family;
 
 pub mod conntrack;
 pub mod nat_chains;
+pub mod nftables;
 
 const fn family(family: Family) -> NetfilterProtoFamily {
     match family {

@@ -12,7 +12,7 @@ use netlink_packet_route::{
 };
 
 use super::{Interface, Patterns, Place};
-use crate::addresses::address;
+use crate::{addresses::address, dataplane::ipvs::INTERFACE};
 
 /// Kinds of interfaces whose packets begin with the IP header.
 const BARE: [LinkLayerType; 8] = [
@@ -70,6 +70,9 @@ pub(super) fn survey(
         .collect();
     let own = |index: u32| addresses.get(&index).copied().unwrap_or_default();
     let of_interface = |link: &Link| {
+        if link.name == INTERFACE {
+            return None;
+        }
         let place = if pods.contains(&link.index) {
             Place::Pod
         } else if link.is_wire(own(link.index), &bridges, patterns) {

@@ -18,8 +18,8 @@ use super::{
     programs, wait,
 };
 
-/// How long an agent may take until it is ready.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long an agent may take until it is ready: minutes where the kernel that verifies its programs is emulated.
+const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Port of `/readyz`.
 const HEALTH: u16 = 10256;

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Suites of `tests/tests`, with what of them runs: all where there is no filter.
-const SUITES: [(&str, &[&str]); 2] = [("programs", &[]), ("dataplane", &[])];
+const SUITES: [(&str, &[&str]); 3] = [("programs", &[]), ("dataplane", &[]), ("ipvs", &[])];
 
 /// Words in the paths of tests that need what no machine has: compilers.
 const NOT_THERE: [&str; 3] = ["api_server", "migration", "musl"];

@@ -71,12 +71,18 @@ impl Entry {
 /// Where the kernel lacks CONFIG_NF_CT_NETLINK, or does not allow it; `EINTR` where the table changed so often that no
 /// whole list was to be had.
 pub fn entries(translated: Translated) -> io::Result<Vec<Entry>> {
-    for _ in 0..TRIES {
-        if let Some(entries) = list(translated)? {
-            return Ok(entries);
-        }
-    }
-    Err(io::ErrorKind::Interrupted.into())
+    whole_list(Some(match translated {
+        Translated::Destination => Status::DstNat,
+        Translated::Source => Status::SrcNat,
+    }))
+}
+
+/// As [`entries`], those that netfilter does not translate too: IPVS translates on its own.
+///
+/// # Errors
+/// As there.
+pub fn all_entries() -> io::Result<Vec<Entry>> {
+    whole_list(None)
 }
 
 /// Deletes an entry: the next packet is treated as the first one of a connection. One that is gone already counts as
@@ -89,14 +95,21 @@ pub fn delete(entry: &Entry) -> io::Result<()> {
     exchange(of, ConntrackMessage::Delete(entry.key.clone())).map(drop)
 }
 
+fn whole_list(wanted: Option<Status>) -> io::Result<Vec<Entry>> {
+    for _ in 0..TRIES {
+        if let Some(entries) = list(wanted)? {
+            return Ok(entries);
+        }
+    }
+    Err(io::ErrorKind::Interrupted.into())
+}
+
 /// `None` where the table changed under the list.
-fn list(translated: Translated) -> io::Result<Option<Vec<Entry>>> {
-    let wanted = match translated {
-        Translated::Destination => Status::DstNat,
-        Translated::Source => Status::SrcNat,
-    };
+fn list(wanted: Option<Status>) -> io::Result<Option<Vec<Entry>>> {
     // Kernels before 5.15 do not know this filter and give all entries.
-    let message = ConntrackMessage::Get(vec![ConntrackAttribute::CtaStatus(wanted)]);
+    let filter = wanted.map(ConntrackAttribute::CtaStatus);
+    let message = ConntrackMessage::Get(filter.into_iter().collect());
+    let wanted = wanted.unwrap_or(Status::empty());
     let flags = NLM_F_REQUEST | NLM_F_DUMP;
     let socket = open()?;
     socket.send(&bytes(flags, NetfilterProtoFamily::Unspec, 0, message), 0)?;

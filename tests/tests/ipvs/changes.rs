@@ -1,0 +1,50 @@
+//! What somebody else does to the node.
+
+use crate::{
+    small::{answering, get},
+    world::{self, ipvsadm, soon},
+};
+
+#[test]
+#[ignore = "needs root: cargo xtask vm --suite ipvs"]
+fn what_somebody_takes_away_comes_back_and_what_is_theirs_stays() -> anyhow::Result<()> {
+    if world::obstacle().is_some() {
+        return Ok(());
+    }
+    let mut small = world::one(&[])?;
+    let client = small.client("one", "client")?;
+    small.server("web", "one", "a")?;
+    let node = small.lab.node("one")?.clone();
+    let theirs = ["-A", "-t", "192.0.2.77:80", "-s", "rr"];
+    node.command("ipvsadm")?.args(theirs).text()?;
+    let vip = small.service("web")?;
+    answering(&client, vip)?;
+    let before = ipvsadm(&node)?;
+    assert!(before.contains(&theirs.join(" ")), "{before:?}");
+
+    node.command("nft")?
+        .args(["delete", "table", "ip", "signpost-ipvs"])
+        .text()?;
+    soon("the table", || {
+        let tables = node.command("nft")?.args(["list", "tables"]).text()?;
+        Ok(tables.contains("table ip signpost-ipvs"))
+    })?;
+    node.command("ipvsadm")?
+        .args(["-D", "-t", &vip.v4.to_string()])
+        .text()?;
+    node.command("ip")?
+        .args(["link", "delete", "dummy-signpost"])
+        .text()?;
+    soon("all", || Ok(ipvsadm(&node)? == before))?;
+    answering(&client, vip)?;
+    assert_eq!(get(&client, vip.v4)?, "default/a");
+    small.agents[0].terminate();
+    let said = small.agents[0].command("cleanup")?.text()?;
+    assert!(said.contains("interface dummy-signpost"), "{said}");
+    assert_eq!(ipvsadm(&node)?, [theirs.join(" ")]);
+    let links = node.command("ip")?.args(["-br", "link"]).text()?;
+    assert!(!links.contains("dummy-signpost"), "{links}");
+    let tables = node.command("nft")?.args(["list", "tables"]).text()?;
+    assert!(!tables.contains("signpost"), "{tables}");
+    Ok(())
+}

@@ -1,0 +1,12 @@
+//! Nodes in IPVS mode, with real sockets and `ipvsadm` as a second witness. They need root and a kernel with IPVS, which
+//! `cargo xtask vm --suite ipvs` has.
+
+mod changes;
+mod clients;
+mod going;
+mod modes;
+mod outside;
+#[path = "../it/small.rs"]
+#[expect(dead_code, reason = "these tests do not use all of it")]
+mod small;
+mod world;

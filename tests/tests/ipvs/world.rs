@@ -1,0 +1,139 @@
+//! A small cluster whose nodes are in IPVS mode, and what their kernels say.
+
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use signpost_tests::lab::{Agent, Cni, Lab, Node, client, wait};
+
+use crate::small::{PROGRAMMED, Small};
+
+/// The pods' networks of all nodes.
+const CLUSTER: &str = "10.244.0.0/16,fd00:244::/32";
+
+/// A connection that nobody takes is given up after so long.
+pub(crate) const MOMENT: Duration = Duration::from_millis(1500);
+
+/// Why nothing can be tried here.
+pub(crate) fn obstacle() -> Option<String> {
+    // A module that is there is loaded by who asks for it, if it is root.
+    let _ = Command::new("modprobe")
+        .args(["-a", "ip_vs", "dummy"])
+        .status();
+    let obstacle = match fs::exists("/proc/net/ip_vs") {
+        Ok(true) if Command::new("ipvsadm").arg("-v").output().is_ok() => return None,
+        Ok(true) => "there is no ipvsadm",
+        _ => "the kernel has no ip_vs",
+    };
+    eprintln!("skipped: {obstacle}; run cargo xtask vm --suite ipvs");
+    Some(obstacle.to_owned())
+}
+
+/// Nodes `one` and `two`, each with an agent in IPVS mode.
+pub(crate) fn two(cni: Cni, flags: &[&str]) -> anyhow::Result<Small> {
+    over(
+        Lab::builder().node("one", cni).node("two", cni).start()?,
+        flags,
+    )
+}
+
+/// Node `one` alone.
+pub(crate) fn one(flags: &[&str]) -> anyhow::Result<Small> {
+    over(Lab::builder().node("one", Cni::Routed).start()?, flags)
+}
+
+fn over(lab: Lab, flags: &[&str]) -> anyhow::Result<Small> {
+    let agents: anyhow::Result<Vec<Agent>> = lab
+        .nodes()
+        .iter()
+        .map(|node| agent(node, "ipvs", flags))
+        .collect();
+    Ok(Small::over(lab, agents?))
+}
+
+/// An agent in this mode.
+pub(crate) fn agent(node: &Node, mode: &str, flags: &[&str]) -> anyhow::Result<Agent> {
+    let source = format!("files:{}", node.manifests().display());
+    let pods: Vec<String> = node
+        .pod_networks()
+        .iter()
+        .map(|(address, length)| format!("{address}/{length}"))
+        .collect();
+    let pods = pods.join(",");
+    let mut all = vec!["--source", &source, "--mode", mode, "--cluster-cidr"];
+    all.push(if flags.contains(&"--no-cluster") {
+        &pods
+    } else {
+        CLUSTER
+    });
+    all.extend(flags.iter().filter(|flag| **flag != "--no-cluster"));
+    Agent::with_flags(node, &all)
+}
+
+/// What `ipvsadm` says of a node's virtual servers, a line each with those of its destinations.
+pub(crate) fn ipvsadm(node: &Node) -> anyhow::Result<Vec<String>> {
+    let text = node.command("ipvsadm")?.args(["-S", "-n"]).text()?;
+    Ok(text.lines().map(|line| line.trim().to_owned()).collect())
+}
+
+/// The weight of a destination, by `ipvsadm`; `None` where it is not there.
+pub(crate) fn weight(node: &Node, server: SocketAddr, to: IpAddr) -> anyhow::Result<Option<u32>> {
+    let to = SocketAddr::new(to, 8080);
+    let start = format!("-a -t {server} -r {to} ");
+    let lines = ipvsadm(node)?;
+    let Some(line) = lines.iter().find(|line| line.starts_with(&start)) else {
+        return Ok(None);
+    };
+    let weight = line.rsplit(' ').next().context("no weight")?;
+    Ok(Some(weight.parse()?))
+}
+
+/// Asks an address over TCP from a node's own processes.
+pub(crate) fn of_node(node: &Node, address: SocketAddr) -> anyhow::Result<String> {
+    node.namespace().run(|| client::get(address, MOMENT))?
+}
+
+/// What the kernel has on a node, for who wants to know why something failed.
+pub(crate) fn seen(node: &Node) -> String {
+    let commands = [
+        "ipvsadm -Ln",
+        "nft list ruleset",
+        "nstat -z",
+        "ip address show dummy-signpost",
+    ];
+    commands
+        .iter()
+        .map(|line| {
+            let mut words = line.split(' ');
+            let program = words.next().unwrap_or_default();
+            let said = node
+                .command(program)
+                .and_then(|mut command| command.args(words).text());
+            format!(
+                "# {line}\n{}\n",
+                said.unwrap_or_else(|error| error.to_string())
+            )
+        })
+        .collect()
+}
+
+/// Waits until something holds.
+pub(crate) fn soon(what: &str, holds: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+    let mut holds = holds;
+    wait::until(what, PROGRAMMED, || {
+        anyhow::ensure!(holds()?, "not yet");
+        Ok(())
+    })
+}
+
+/// The error of a connection, in the kernel's words.
+pub(crate) fn refusal(result: anyhow::Result<String>) -> String {
+    match result {
+        Ok(name) => format!("answered by {name}"),
+        Err(error) => format!("{error:#}"),
+    }
+}
