@@ -162,6 +162,11 @@ pub(super) async fn leave_virtual_servers(
 }
 
 impl AtInterfaces for Ipvs {
+    fn prepare(&mut self, _: &Interface) -> anyhow::Result<()> {
+        // What is told of an interface is whole at once.
+        Ok(())
+    }
+
     fn attach(&mut self, interface: &Interface) -> anyhow::Result<()> {
         self.known.insert(interface.index);
         if interface.place != Place::Pod && self.outside.insert(interface.index) {
