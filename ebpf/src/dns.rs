@@ -123,15 +123,18 @@ pub fn answer<P: Packet, T: Tables>(
     let scratch = tables.scratch().ok_or(Cause::NotConfigured)?;
     scratch.headers = *headers;
     scratch.udp = udp;
-    let cause = resolve(packet, tables, scratch)?;
+    let cause = packet.resolve(tables, scratch)?;
     answer::finish(packet, scratch)?;
     Ok(cause)
 }
 
 /// Finds what the answer is, and writes its records. What is around them comes later, so that the stack is used by one
 /// after the other.
-#[inline(never)]
-fn resolve<P: Packet, T: Tables>(
+///
+/// # Errors
+/// As [`answer()`].
+#[inline(always)]
+pub fn resolve<P: Packet, T: Tables>(
     packet: &mut P,
     tables: &T,
     scratch: &mut Scratch,

@@ -3,7 +3,7 @@
 use bytemuck::{AnyBitPattern, NoUninit};
 use signpost_common::Cause;
 
-use crate::sum::Sum;
+use crate::{dns::Scratch, sum::Sum, tables::Tables};
 
 /// Length of the Ethernet header.
 pub const ETHERNET: u32 = 14;
@@ -106,4 +106,11 @@ pub trait Packet {
         part: Part,
         udp: bool,
     ) -> Result<(), Cause>;
+
+    /// [`crate::dns::resolve`] of the question in the scratch area; apart, so that the kernel verifies it once and not for
+    /// each way that leads to it.
+    ///
+    /// # Errors
+    /// As [`crate::dns::resolve`].
+    fn resolve<T: Tables>(&mut self, tables: &T, scratch: &mut Scratch) -> Result<Cause, Cause>;
 }

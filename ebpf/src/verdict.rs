@@ -47,6 +47,18 @@ impl Packed {
         })
     }
 
+    /// The number, for functions that the kernel verifies apart: their results are numbers.
+    #[inline(always)]
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+
+    /// Of such a number.
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Self {
+        Self(number)
+    }
+
     /// The result again.
     ///
     /// # Errors

@@ -21,11 +21,14 @@ mod image;
 mod kernel;
 mod machine;
 mod modules;
+mod page;
+mod record;
 mod suite;
 
 use image::Image;
-use kernel::Kernel;
+use kernel::{Kernel, Unpacked};
 use machine::{Accelerator, Machine, Said, Size};
+use record::Record;
 
 /// Kernel modules that every machine has from its start. Others come when the kernel asks for them.
 const MODULES: [&str; 18] = [
@@ -61,6 +64,15 @@ pub(crate) struct Args {
     /// Run these suites of `tests/tests` [default: all that are made for this]
     #[arg(long = "suite", value_name = "SUITE")]
     suites: Vec<String>,
+    /// Run what shows the most in a few minutes, as CI does
+    #[arg(long, conflicts_with_all = ["suites", "filters"])]
+    quick: bool,
+    /// Name what cannot be fetched or installed as not run, and do not fail for it
+    #[arg(long)]
+    if_possible: bool,
+    /// Write docs/kernels.md out of this run and those before it
+    #[arg(long)]
+    docs: bool,
     /// Run only tests whose path contains one of these
     #[arg(long = "filter", value_name = "FILTER")]
     filters: Vec<String>,
@@ -110,14 +122,25 @@ struct Work {
     parts: Vec<suite::Part>,
 }
 
+impl Work {
+    /// The parts that are tests.
+    fn tests(&self) -> impl Iterator<Item = &suite::Part> {
+        self.parts.iter().filter(|part| !part.is_note())
+    }
+}
+
 /// Boots each kernel once, and says what came of it.
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let kernels = args.kernels()?;
-    machine::install()?;
+    if let Err(error) = machine::install() {
+        ensure!(args.if_possible, error);
+        println!("not run: {error:#}");
+        return Ok(ExitCode::SUCCESS);
+    }
     setup::for_build()?;
     let guest = guest()?;
     let work = match &args.command[..] {
-        [] => suite::work(&args.suites, &args.filters)?,
+        [] => suite::work(&args.suites, &args.filters, args.quick)?,
         command => one_command(command)?,
     };
     let accelerator = Accelerator::probe()?;
@@ -125,7 +148,20 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut outcomes = Vec::new();
     let mut status = 0;
     for kernel in kernels {
-        match boot(kernel, args, &guest, &work, accelerator) {
+        let unpacked = match kernel::fetch(kernel, args.renew) {
+            Ok(unpacked) => unpacked,
+            Err(error) if args.if_possible => {
+                let why = format!("{error:#}");
+                outcomes.push(Outcome::not_run(
+                    kernel.name.to_owned(),
+                    work.parts.len(),
+                    &why,
+                ));
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        match boot(kernel, &unpacked, args, &guest, &work, accelerator) {
             Ok((found, ended)) => {
                 outcomes.extend(found);
                 status = status.max(ended);
@@ -144,18 +180,26 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if args.command.is_empty() {
         print!("{}", outcome::table(&outcomes));
     }
+    if args.docs {
+        let records: Result<Vec<_>, _> = kernel::ALL
+            .into_iter()
+            .map(|kernel| anyhow::Ok((kernel.name, Record::read(kernel)?)))
+            .collect();
+        fs::write(project::root().join(page::FILE), page::page(&records?))?;
+        println!("wrote {}", page::FILE);
+    }
     Ok(ExitCode::from(u8::try_from(status).unwrap_or(1)))
 }
 
 /// Runs everything on one kernel: what came of the tests, and the highest exit status.
 fn boot(
     kernel: Kernel,
+    unpacked: &Unpacked,
     args: &Args,
     guest: &Path,
     work: &Work,
     accelerator: Accelerator,
 ) -> anyhow::Result<(Vec<Outcome>, i32)> {
-    let unpacked = kernel::fetch(kernel, args.renew)?;
     let folder = project::target().join("vm").join(kernel.name);
     let file = folder.join("image.cpio");
     {
@@ -168,8 +212,7 @@ fn boot(
             ensure!(path.exists(), "there is no {}", path.display());
             image.data(path)?;
         }
-        image.modules(&unpacked.modules)?;
-        image.lists(&unpacked)?;
+        image.modules(unpacked)?;
         image.finish(&Errand {
             modules: MODULES.map(str::to_owned).to_vec(),
             commands: work.parts.iter().map(|part| part.command.clone()).collect(),
@@ -187,12 +230,24 @@ fn boot(
         Said::Line(line) => hearing.line(line),
         Said::Ended(number, status) => hearing.ended(number, status),
     })?;
-    let ended = hearing.finish();
-    if ended.is_err() {
-        eprintln!("{}", machine.last_words());
+    // It is made anew for each run, and large.
+    fs::remove_file(&file)?;
+    let heard = hearing
+        .finish()
+        .inspect_err(|_| eprintln!("{}", machine.last_words()))?;
+    if args.command.is_empty() {
+        let mut record = Record::read(kernel)?;
+        record.release.clone_from(&unpacked.release);
+        for (name, text) in &heard.notes {
+            record.diagnosed(text).with_context(|| name.clone())?;
+        }
+        record.reported(&fs::read_to_string(folder.join("report.jsonl"))?);
+        for (part, outcome) in work.tests().zip(&heard.outcomes) {
+            record.ran(part.name(), outcome);
+        }
+        record.write(kernel)?;
     }
-    let _ = fs::remove_file(&file);
-    ended
+    Ok((heard.outcomes, heard.status))
 }
 
 /// The program that is the first process there.

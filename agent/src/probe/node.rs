@@ -126,7 +126,7 @@ fn dummy() -> Probe {
         return Ok("loaded".to_owned());
     }
     let folder = Path::new("/lib/modules").join(release());
-    let lists = ["modules.builtin", "modules.order"];
+    let lists = ["modules.builtin", "modules.dep", "modules.order"];
     let listed = |name: &str| {
         fs::read_to_string(folder.join(name)).is_ok_and(|text| text.contains("/dummy.ko"))
     };

@@ -4,8 +4,10 @@ use bytemuck::{AnyBitPattern, NoUninit};
 use signpost_common::Cause;
 
 use crate::{
+    dns::{self, Scratch},
     packet::{ETHERNET, PAD, Packet, Part},
     sum::Sum,
+    tables::Tables,
 };
 
 /// Index and Ethernet address of the loopback interface: where the kernel's test runs have their packets.
@@ -118,5 +120,9 @@ impl Packet for Frame {
         }
         let updated = difference.update(field);
         self.store(offset, &if udp && updated == 0 { 0xffff } else { updated })
+    }
+
+    fn resolve<T: Tables>(&mut self, tables: &T, scratch: &mut Scratch) -> Result<Cause, Cause> {
+        dns::resolve(self, tables, scratch)
     }
 }

@@ -16,8 +16,12 @@ use bytemuck::{AnyBitPattern, NoUninit};
 use signpost_common::Cause;
 
 use crate::{
+    dns::{self, Scratch},
+    kernel::Maps,
     packet::{ETHERNET, PAD, Packet, Part},
     sum::Sum,
+    tables::Tables,
+    verdict::{Packed, Verdict},
 };
 
 /// `PACKET_HOST` of `linux/if_packet.h`: the packet is for us.
@@ -248,6 +252,28 @@ impl<const IP: u32> Packet for Skb<IP> {
         // SAFETY: the context is valid while the program runs. A size of 0 in the flags means a ready difference.
         done(unsafe { bpf_l4_csum_replace(self.0, offset, 0, u64::from(difference.fold()), flags) })
     }
+
+    #[inline(always)]
+    fn resolve<T: Tables>(&mut self, _tables: &T, _scratch: &mut Scratch) -> Result<Cause, Cause> {
+        match Packed::from_number(resolve_question(self.0)).unpack() {
+            Ok(Verdict::SendBack(cause)) => Ok(cause),
+            Err(cause) => Err(cause),
+            Ok(_) => Err(Cause::NotConfigured),
+        }
+    }
+}
+
+/// A function of its own for the verifier: see [`Packet::resolve`]. Questions come from pods, with an Ethernet
+/// header.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn resolve_question(context: *mut __sk_buff) -> u32 {
+    let mut packet = Skb::<ETHERNET>::new(context);
+    let done = match Maps.scratch() {
+        Some(scratch) => dns::resolve(&mut packet, &Maps, scratch),
+        None => Err(Cause::NotConfigured),
+    };
+    Packed::new(done.map(Verdict::SendBack)).number()
 }
 
 /// A length from 1 to `most`, as every verifier understands it: the compiler, which may know the bounds from elsewhere,

@@ -5,6 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// The environment variable that says so.
+const SLOWNESS: &str = "SIGNPOST_LAB_SLOWNESS";
+
 /// Tries until it succeeds. The last error is told where it never does.
 ///
 /// # Errors
@@ -14,6 +17,7 @@ pub fn until<T>(
     patience: Duration,
     mut attempt: impl FnMut() -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
+    let patience = patience * slowness();
     let deadline = Instant::now() + patience;
     loop {
         match attempt() {
@@ -24,4 +28,10 @@ pub fn until<T>(
             Err(_) => thread::sleep(Duration::from_millis(10)),
         }
     }
+}
+
+/// How many times slower than usual this machine is: [`SLOWNESS`], on emulated processors.
+fn slowness() -> u32 {
+    let told = std::env::var(SLOWNESS).ok();
+    told.and_then(|text| text.parse().ok()).unwrap_or(1)
 }

@@ -367,3 +367,34 @@ fn without_tcx_a_filter_is_attached_that_the_next_agent_finds_again() {
     })
     .unwrap();
 }
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_filter_that_somebody_removes_is_missed() {
+    let (node, pod) = (namespace(), namespace());
+    connect(&node, &pod);
+    node.run(|| {
+        let instance = Instance::new();
+        let veth0 = index("veth0");
+        let mut dataplane = instance.open_with(Hook::Clsact);
+        dataplane.apply(&one_service()).unwrap();
+        dataplane.attach(veth0, "veth0").unwrap();
+        for gone in [
+            ["filter", "del", "dev", "veth0", "egress"],
+            ["qdisc", "del", "dev", "veth0", "clsact"],
+        ] {
+            assert_eq!(dataplane.look_again(), [0; 0]);
+            let tc = std::process::Command::new("tc").args(gone).status();
+            assert!(tc.unwrap().success(), "{gone:?}");
+            assert_eq!(dataplane.look_again(), [veth0], "{gone:?}");
+            dataplane.attach(veth0, "veth0").unwrap();
+            assert_eq!(filters("veth0"), ["from_pod", "to_pod"]);
+        }
+        let ip = std::process::Command::new("ip")
+            .args(["link", "del", "veth0"])
+            .status();
+        assert!(ip.unwrap().success());
+        assert_eq!(dataplane.look_again(), [0; 0], "it is gone itself");
+    })
+    .unwrap();
+}

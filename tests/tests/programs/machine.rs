@@ -1,6 +1,7 @@
 //! Runs a program on a packet: in the host's build of the logic, or in the kernel.
 
 mod kernel;
+mod verified;
 
 use std::{collections::HashMap, sync::MutexGuard};
 
@@ -17,6 +18,7 @@ use signpost_ebpf::{
 
 use crate::{packets::Family, world::World};
 pub(crate) use kernel::{Kernel, kernel};
+pub(crate) use verified::verify;
 
 /// The programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,7 +17,6 @@ mod node_answers;
 mod packets;
 mod pressure;
 mod sctp;
-mod sockets;
 mod times;
 mod translation;
 mod untouched;

@@ -152,29 +152,25 @@ impl Image {
         Ok(())
     }
 
-    /// Adds the modules of a kernel.
-    pub(crate) fn modules(&mut self, kernel: &Path) -> anyhow::Result<()> {
+    /// Adds the modules of a kernel, and the list of them that programs look into.
+    pub(crate) fn modules(&mut self, kernel: &Unpacked) -> anyhow::Result<()> {
         let mut index = Vec::new();
-        for file in modules::read(kernel)? {
+        let mut order = String::new();
+        for file in modules::read(&kernel.modules)? {
             self.archive
                 .file(Path::new(&file.module.path), &file.bytes)?;
+            order += &format!("kernel/{}.ko\n", file.module.name);
             index.push(file.module);
         }
         let index = serde_json::to_vec(&index)?;
-        Ok(self.archive.file(Path::new(errand::MODULES), &index)?)
-    }
-
-    /// Adds the lists of modules that programs look into.
-    pub(crate) fn lists(&mut self, kernel: &Unpacked) -> anyhow::Result<()> {
-        let folder = in_usr(&Path::new("/lib/modules").join(&kernel.release)).or_else(|_| {
-            // This machine has no folder for modules.
-            anyhow::Ok(Path::new("/usr/lib/modules").join(&kernel.release))
-        })?;
-        for name in ["modules.builtin", "modules.order"] {
-            let list = kernel.modules.with_file_name(name);
-            self.archive.file(&folder.join(name), &fs::read(list)?)?;
-        }
-        Ok(())
+        self.archive.file(Path::new(errand::MODULES), &index)?;
+        // A machine may have no folder for modules.
+        let folder = fs::canonicalize("/lib").unwrap_or_else(|_| "/lib".into());
+        let list = folder
+            .join("modules")
+            .join(&kernel.release)
+            .join("modules.order");
+        Ok(self.archive.file(&list, order.as_bytes())?)
     }
 
     /// Adds what is to be done, and writes the end.

@@ -123,22 +123,25 @@ fn fetch_from(archive: &str, suite: &str, folder: &Path, tree: &Path) -> anyhow:
     find(tree)
 }
 
-/// The kernel in a folder that a package was unpacked to.
+/// The kernel in a folder that a package was unpacked to. Since 7.2 it lies beside its modules.
 fn find(tree: &Path) -> anyhow::Result<Unpacked> {
-    let boot = tree.join("boot");
-    for entry in fs::read_dir(&boot).with_context(|| boot.display().to_string())? {
-        let image = entry?.path();
-        let name = image.file_name().unwrap_or_default().to_string_lossy();
-        let Some(release) = name.strip_prefix("vmlinuz-") else {
-            continue;
-        };
-        for library in ["lib", "usr/lib"] {
-            let modules = tree.join(library).join("modules").join(release);
-            if modules.join("kernel/net").is_dir() {
+    for library in ["lib", "usr/lib"] {
+        let all = tree.join(library).join("modules");
+        for entry in fs::read_dir(&all).into_iter().flatten().flatten() {
+            let release = entry.file_name().to_string_lossy().into_owned();
+            let modules = entry.path().join("kernel");
+            let images = [
+                tree.join("boot").join(format!("vmlinuz-{release}")),
+                entry.path().join("vmlinuz"),
+            ];
+            let image = images.into_iter().find(|image| image.is_file());
+            if let Some(image) = image
+                && modules.join("net").is_dir()
+            {
                 return Ok(Unpacked {
-                    release: release.to_owned(),
-                    modules: modules.join("kernel"),
+                    release,
                     image,
+                    modules,
                 });
             }
         }

@@ -54,6 +54,8 @@ const SET_RETVAL: Helper = helper(187, "bpf_set_retval");
 
 /// Asks for everything. `bpffs_root` is where the instance pins, `cgroup_root` what was given for the root of cgroup2.
 pub fn probe(bpffs_root: &Path, cgroup_root: Option<&Path>) -> BTreeMap<Feature, Probe> {
+    // Without it an older kernel refuses everything as soon as another agent has maps.
+    super::raise_memlock_limit();
     BTreeMap::from([
         (Feature::Bpf, allowed()),
         (Feature::MapKinds, map_kinds()),

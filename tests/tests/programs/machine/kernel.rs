@@ -97,15 +97,6 @@ impl Kernel {
         }
     }
 
-    /// How many instructions the verifier looked at.
-    pub(crate) fn verified_instructions(&mut self, program: Program) -> u32 {
-        let info = classifier(&mut self.object, program)
-            .info()
-            .expect("a loaded program has information");
-        info.verified_instruction_count()
-            .expect("kernels since 5.16 tell")
-    }
-
     /// The maps, by name.
     pub(crate) fn maps(&self) -> impl Iterator<Item = (&str, &aya::maps::Map)> {
         self.object.maps()

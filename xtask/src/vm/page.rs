@@ -1,0 +1,176 @@
+//! docs/kernels.md, out of what runs on the kernels have shown.
+
+use std::{collections::BTreeSet, fmt::Write as _};
+
+use super::record::{Feature, Record};
+
+/// Where it is, from the root.
+pub(crate) const FILE: &str = "docs/kernels.md";
+
+const BEGINNING: &str = "\
+# Kernels
+
+This page is written by `cargo xtask vm --all --docs`: what is in it was run on Debian's kernels in virtual machines, and is
+not promised of others. `signpost doctor` says the same of the node that it runs on, with what to do about it, and
+`signpost_kernel_feature` exports it.
+
+Mode eBPF takes Linux 5.10 or later. What a kernel lacks beyond that is done in another way, one thing at a time; nothing
+of it has to be configured.
+";
+
+/// The whole page. Kernels that were never run are left out.
+pub(crate) fn page(records: &[(&str, Record)]) -> String {
+    let mut text = BEGINNING.to_owned();
+    let ran: Vec<_> = records
+        .iter()
+        .filter(|(_, record)| !record.release.is_empty())
+        .collect();
+    text += "\n## What ran\n\n";
+    text += &head("", ran.iter().map(|(name, _)| *name));
+    row(
+        &mut text,
+        "release",
+        ran.iter()
+            .map(|(_, record)| format!("`{}`", record.release)),
+    );
+    for suite in names(ran.iter().map(|(_, record)| record.suites.keys())) {
+        let cells = ran
+            .iter()
+            .map(|(_, record)| match record.suites.get(&suite) {
+                None => "not run".to_owned(),
+                Some(came) if came.failed == 0 => format!("{} passed", came.passed),
+                Some(came) => format!("{} passed, {} failed", came.passed, came.failed),
+            });
+        row(&mut text, &format!("`{suite}`"), cells);
+    }
+    text += "\n## What they have\n\n";
+    text += "√ is there, ‼ is not and something is done in a lesser way, × is not and a mode is impossible.\n\n";
+    text += &head("", ran.iter().map(|(name, _)| *name));
+    let features = ran.first().map_or(&[][..], |(_, record)| &record.features);
+    for feature in features {
+        let cells = ran.iter().map(|(_, record)| {
+            let found = record.features.iter().find(|f| f.title == feature.title);
+            found.map_or("", sign).to_owned()
+        });
+        row(&mut text, &feature.title, cells);
+    }
+    text += "\nWhat follows where one is not there:\n\n";
+    let missing = ran.iter().flat_map(|(_, record)| &record.features);
+    let follows: BTreeSet<String> = missing
+        .filter(|feature| !feature.there)
+        .map(|feature| format!("- {}: {}\n", feature.title, feature.follows))
+        .collect();
+    text.extend(follows);
+    text += "\n## What the verifier looks at\n\n";
+    text += "Instructions of each program, and the milliseconds that loading it took; the verifier's limit is a million, a \
+             test keeps each below half of it. The machines are emulated: on a processor of its own a kernel takes about a \
+             tenth of the time.\n\n";
+    text += &head("program", ran.iter().map(|(name, _)| *name));
+    for program in names(ran.iter().map(|(_, record)| record.programs.keys())) {
+        let cells = ran
+            .iter()
+            .map(|(_, record)| match record.programs.get(&program) {
+                None => "not run".to_owned(),
+                Some(found) => format!("{} ({} ms)", thousands(found.verified), found.milliseconds),
+            });
+        row(&mut text, &format!("`{program}`"), cells);
+    }
+    text
+}
+
+fn names<'a>(of_each: impl Iterator<Item = impl Iterator<Item = &'a String>>) -> BTreeSet<String> {
+    of_each.flatten().cloned().collect()
+}
+
+fn head<'a>(first: &str, kernels: impl Iterator<Item = &'a str> + Clone) -> String {
+    let mut text = String::new();
+    row(&mut text, first, kernels.clone().map(str::to_owned));
+    row(&mut text, "---", kernels.map(|_| "---".to_owned()));
+    text
+}
+
+fn row(text: &mut String, first: &str, cells: impl Iterator<Item = String>) {
+    let _ = write!(text, "| {first} |");
+    for cell in cells {
+        let _ = write!(text, " {cell} |");
+    }
+    text.push('\n');
+}
+
+fn sign(feature: &Feature) -> &'static str {
+    match (feature.there, &*feature.level) {
+        (true, _) => "√",
+        (false, "broken") => "×",
+        (false, _) => "‼",
+    }
+}
+
+/// `1234567` as `1,234,567`.
+fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vm::record::{Program, Suite};
+
+    #[test]
+    fn each_kernel_has_a_column() {
+        let feature = |there| Feature {
+            title: "TCX".to_owned(),
+            there,
+            level: if there { "fine" } else { "less" }.to_owned(),
+            follows: "links".to_owned(),
+        };
+        let record = |there, verified| Record {
+            release: "x".to_owned(),
+            features: vec![feature(there)],
+            programs: [(
+                "to_pod".to_owned(),
+                Program {
+                    verified,
+                    milliseconds: 5,
+                },
+            )]
+            .into(),
+            suites: [(
+                "tests/it".to_owned(),
+                Suite {
+                    passed: 2,
+                    failed: 0,
+                },
+            )]
+            .into(),
+        };
+        let records = [
+            ("5.10", record(false, 81_321)),
+            ("6.1", Record::default()),
+            ("6.12", record(true, 999)),
+        ];
+        let page = page(&records);
+        for line in [
+            "|  | 5.10 | 6.12 |",
+            "| `tests/it` | 2 passed | 2 passed |",
+            "| TCX | ‼ | √ |",
+            "- TCX: links",
+            "| `to_pod` | 81,321 (5 ms) | 999 (5 ms) |",
+        ] {
+            assert!(page.lines().any(|found| found == line), "{line}\n{page}");
+        }
+    }
+
+    #[test]
+    fn figures_are_grouped() {
+        assert_eq!(thousands(7), "7");
+        assert_eq!(thousands(1_234_567), "1,234,567");
+    }
+}
