@@ -58,7 +58,8 @@ impl Answer {
             )
         });
         let flags = u16::from_be_bytes([bytes[2], bytes[3]]);
-        let outside = message.answers.iter().any(|record| !is_inside(record));
+        let mut records = message.answers.iter().chain(&message.authorities);
+        let outside = records.any(|record| !is_inside(record));
         let section = |records: &[Record]| {
             let mut aliases = Vec::new();
             let mut others = Vec::new();
