@@ -504,6 +504,12 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
         let Some(guard) = self.guards.attached.take() else {
             return;
         };
+        for interface in self.interfaces.values() {
+            if let Err(error) = self.dataplane.prepare(interface) {
+                let reason = format!("{error:#}");
+                self.unattached.insert(interface.index, reason);
+            }
+        }
         for interface in self.interfaces.clone().into_values() {
             self.attach(interface);
         }
@@ -511,12 +517,11 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
     }
 
     fn attach(&mut self, interface: Interface) {
-        let done = if self.missing.is_empty() {
-            self.dataplane.attach(&interface)
-        } else {
-            self.dataplane.prepare(&interface)
-        };
-        match done {
+        if !self.missing.is_empty() {
+            self.interfaces.insert(interface.index, interface);
+            return;
+        }
+        match self.dataplane.attach(&interface) {
             Ok(()) => {
                 tracing::debug!(interface = interface.name, "programs attached");
                 self.unattached.remove(&interface.index);

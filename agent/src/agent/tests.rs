@@ -26,7 +26,8 @@ struct Fake(Arc<Mutex<Told>>);
 struct Told {
     updates: Vec<Update>,
     synced: usize,
-    prepared: Vec<u32>,
+    /// What was done at interfaces.
+    order: Vec<String>,
     attached: BTreeMap<u32, String>,
     addresses: BTreeSet<IpAddr>,
     handover: dataplane::Handover,
@@ -71,13 +72,16 @@ impl Dataplane for Fake {
 
 impl AtInterfaces for Fake {
     fn prepare(&mut self, interface: &Interface) -> anyhow::Result<()> {
-        self.told().prepared.push(interface.index);
+        self.told()
+            .order
+            .push(format!("prepare {}", interface.index));
         Ok(())
     }
 
     fn attach(&mut self, interface: &Interface) -> anyhow::Result<()> {
         let mut told = self.told();
         anyhow::ensure!(!told.fails, "no such device");
+        told.order.push(format!("attach {}", interface.index));
         told.attached
             .insert(interface.index, interface.name.clone());
         Ok(())

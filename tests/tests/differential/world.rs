@@ -129,7 +129,9 @@ impl World {
             lab,
         };
         for node in Node::ALL {
-            never_hold_icmp_back(it.lab.node(node.name())?.namespace())?;
+            let namespace = it.lab.node(node.name())?.namespace();
+            never_hold_icmp_back(namespace)?;
+            remember_datagrams(namespace)?;
         }
         it.start_pods()?;
         it.start_hosts()?;
@@ -282,6 +284,18 @@ fn never_hold_icmp_back(namespace: &Namespace) -> Result<()> {
     namespace.sysctl("ipv4/icmp_ratemask", "0")?;
     namespace.sysctl("ipv6/icmp/ratemask", "\n")?;
     namespace.sysctl("ipv6/icmp/ratelimit", "0")
+}
+
+/// kube-proxy's UDP flows are entries of connection tracking, which forgets them after half a minute: on a slow machine
+/// between two looks.
+fn remember_datagrams(namespace: &Namespace) -> Result<()> {
+    for name in [
+        "nf_conntrack_udp_timeout",
+        "nf_conntrack_udp_timeout_stream",
+    ] {
+        namespace.sysctl(&format!("netfilter/{name}"), "3600")?;
+    }
+    Ok(())
 }
 
 fn networks(texts: &[&str]) -> Result<Vec<Prefix>> {

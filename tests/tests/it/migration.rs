@@ -124,8 +124,8 @@ fn back(world: &mut World) -> Result<()> {
     );
 
     drop(old);
-    // A connection that never came about is kept for a minute.
-    let said = world.signpost("drain", &["--wait", "120"])?;
+    // A connection of which one side is gone is kept for two minutes.
+    let said = world.signpost("drain", &["--wait", "240"])?;
     ensure!(said.contains("cuts nothing"), "{said}");
     world.agent.as_mut().context("it runs")?.terminate();
     talk(&mut new).context("the agent is gone")?;

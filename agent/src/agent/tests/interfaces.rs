@@ -98,7 +98,6 @@ fn nothing_that_arrives_is_translated_before_all_that_leaves_is_finished() {
         } else {
             bench.agent.interface(InterfaceEvent::Listed);
         }
-        assert_eq!(bench.fake.told().prepared, [2, 3]);
         assert!(bench.fake.told().attached.is_empty());
         let guard = "programs attached to the pods' interfaces";
         assert!(bench.health.pending().contains(&guard.to_owned()));
@@ -109,6 +108,11 @@ fn nothing_that_arrives_is_translated_before_all_that_leaves_is_finished() {
             bench.agent.addresses(addresses());
         }
         let attached = |bench: &Bench| Vec::from_iter(bench.fake.told().attached.keys().copied());
+        let told = |bench: &Bench| bench.fake.told().order.clone();
+        assert_eq!(
+            told(&bench),
+            ["prepare 2", "prepare 3", "attach 2", "attach 3"]
+        );
         assert_eq!(attached(&bench), [2, 3]);
         assert!(!bench.health.pending().contains(&guard.to_owned()));
         bench.agent.interface(added(4));

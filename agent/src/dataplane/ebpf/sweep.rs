@@ -11,13 +11,27 @@ use super::{
     tables::{Flows, Fragments, KernelTables, Table, Tables},
 };
 
-/// A closed TCP connection or SCTP association, as all that is said of TCP: late segments are still translated.
-const TCP_CLOSED: Duration = Duration::from_secs(10);
-/// The same while the node drains: another proxy may give the same port of the node to a connection of its own, which
-/// would then need our programs. More than the second that [`FlowValue::last_seen`] may be behind.
-const TCP_CLOSED_DRAINING: Duration = Duration::from_secs(2);
-/// A TCP connection of which only one side said that it is done (kube-proxy's `tcpCloseWaitTimeout`).
-const TCP_HALF_CLOSED: Duration = Duration::from_secs(3600);
+/// How long what is at its end is kept.
+#[derive(Clone, Copy, Debug)]
+struct Ends {
+    /// A closed TCP connection or SCTP association, as all that is said of TCP: late segments are still translated.
+    closed: Duration,
+    /// One of which only one side said that it is done.
+    half_closed: Duration,
+}
+
+/// The latter as kube-proxy's `tcpCloseWaitTimeout` has it.
+const ORDINARY: Ends = Ends {
+    closed: Duration::from_secs(10),
+    half_closed: Duration::from_secs(3600),
+};
+/// While the node drains another proxy may give the same port of the node to a connection of its own, which would then need
+/// our programs; but [`FlowValue::last_seen`] may be a second behind. And nobody waits an hour for a side that is gone:
+/// nf_conntrack keeps such a connection for two minutes (`nf_conntrack_tcp_timeout_fin_wait`).
+const DRAINING: Ends = Ends {
+    closed: Duration::from_secs(2),
+    half_closed: Duration::from_secs(120),
+};
 /// A TCP connection (kube-proxy's `tcpEstablishedTimeout`).
 const TCP_ESTABLISHED: Duration = Duration::from_secs(24 * 3600);
 /// A TCP connection that never came about.
@@ -89,17 +103,17 @@ impl Sweeper {
             self.rests -= 1;
             return Ok(0);
         }
-        let (most, closed) = if draining {
-            (usize::MAX, TCP_CLOSED_DRAINING)
+        let (most, ends) = if draining {
+            (usize::MAX, DRAINING)
         } else {
-            (BATCHES, TCP_CLOSED)
+            (BATCHES, ORDINARY)
         };
         let cursor = self.cursor.take();
         if cursor.is_none() {
             self.under_way = 0;
         }
         let mut seen = 0;
-        let (cursor, mut deleted) = sweep_flows(tables, cursor, most, now, closed, &mut seen)?;
+        let (cursor, mut deleted) = sweep_flows(tables, cursor, most, now, ends, &mut seen)?;
         self.under_way += seen - deleted;
         self.cursor = cursor;
         if cursor.is_none() {
@@ -118,7 +132,7 @@ fn sweep_flows(
     cursor: Option<Cursor>,
     most: usize,
     now: u64,
-    closed: Duration,
+    ends: Ends,
     seen: &mut usize,
 ) -> io::Result<(Option<Cursor>, usize)> {
     let flows = tables.map::<Flows>()?;
@@ -127,11 +141,11 @@ fn sweep_flows(
         *seen += keys.len();
         for (key, value) in keys.iter().zip(values) {
             // Most entries are in use, and then the other one of the pair need not be asked.
-            if idle(value.last_seen, now) < shortest(key.protocol, closed) {
+            if idle(value.last_seen, now) < shortest(key.protocol, ends) {
                 continue;
             }
             let other = sys::lookup(flows, &opposite(key, value))?;
-            if is_expired(key, value, other.as_ref(), now, closed) {
+            if is_expired(key, value, other.as_ref(), now, ends) {
                 expired.push(*key);
             }
         }
@@ -171,17 +185,17 @@ fn is_expired(
     value: &FlowValue,
     other: Option<&FlowValue>,
     now: u64,
-    closed: Duration,
+    ends: Ends,
 ) -> bool {
     let other = other.filter(|other| opposite(&opposite(key, value), other) == *key);
     let last_seen = value
         .last_seen
         .max(other.map_or(0, |other| other.last_seen));
     let other_flags = other.map_or(GONE, |other| other.flags);
-    idle(last_seen, now) >= timeout(key.protocol, value.flags, other_flags, closed)
+    idle(last_seen, now) >= timeout(key.protocol, value.flags, other_flags, ends)
 }
 
-fn timeout(protocol: u8, flags: u32, other: u32, closed: Duration) -> Duration {
+fn timeout(protocol: u8, flags: u32, other: u32, ends: Ends) -> Duration {
     let either = flags | other;
     if protocol == UDP {
         let both = flags & other;
@@ -192,11 +206,11 @@ fn timeout(protocol: u8, flags: u32, other: u32, closed: Duration) -> Duration {
         };
     }
     if is_closed(flags, other) {
-        closed
+        ends.closed
     } else if either & FlowValue::ESTABLISHED == 0 {
         TCP_OPENING
     } else if either & FlowValue::FIN != 0 {
-        TCP_HALF_CLOSED
+        ends.half_closed
     } else {
         TCP_ESTABLISHED
     }
@@ -210,11 +224,11 @@ pub(super) const fn is_closed(flags: u32, other: u32) -> bool {
     (flags | other) & FlowValue::RESET != 0 || flags & other & FlowValue::FIN != 0
 }
 
-fn shortest(protocol: u8, closed: Duration) -> Duration {
+fn shortest(protocol: u8, ends: Ends) -> Duration {
     if protocol == UDP {
         UDP_UNANSWERED
     } else {
-        closed
+        ends.closed
     }
 }
 
@@ -280,8 +294,8 @@ mod tests {
         let [(forward_key, forward), (back_key, back)] = pair(protocol, ages, flags);
         assert_eq!(opposite(&forward_key, &forward), back_key);
         assert_eq!(opposite(&back_key, &back), forward_key);
-        let one = is_expired(&forward_key, &forward, Some(&back), NOW, TCP_CLOSED);
-        let other = is_expired(&back_key, &back, Some(&forward), NOW, TCP_CLOSED);
+        let one = is_expired(&forward_key, &forward, Some(&back), NOW, ORDINARY);
+        let other = is_expired(&back_key, &back, Some(&forward), NOW, ORDINARY);
         assert_eq!(one, other);
         one
     }
@@ -313,6 +327,16 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_drains_does_not_wait_long_for_a_side_that_is_gone() {
+        const EST: u32 = FlowValue::ESTABLISHED;
+        const FIN: u32 = EST | FlowValue::FIN;
+        for (flags, other, seconds) in [(FIN, EST, 120), (FIN, FIN, 2), (EST, EST, 24 * 3600)] {
+            let kept = timeout(TCP, flags, other, DRAINING);
+            assert_eq!(kept, Duration::from_secs(seconds), "{flags} {other}");
+        }
+    }
+
+    #[test]
     fn the_side_that_was_used_last_keeps_both() {
         assert!(!expires(UDP, [31, 29], [0, 0]));
         assert!(!expires(UDP, [29, 31], [0, 0]));
@@ -325,17 +349,17 @@ mod tests {
             destination_port: Port::new(81),
             ..back
         };
-        assert!(is_expired(&key, &value, Some(&of_another), NOW, TCP_CLOSED));
-        assert!(is_expired(&key, &value, None, NOW, TCP_CLOSED));
-        assert!(!is_expired(&key, &value, Some(&back), NOW, TCP_CLOSED));
+        assert!(is_expired(&key, &value, Some(&of_another), NOW, ORDINARY));
+        assert!(is_expired(&key, &value, None, NOW, ORDINARY));
+        assert!(!is_expired(&key, &value, Some(&back), NOW, ORDINARY));
     }
 
     #[test]
     fn a_connection_of_which_one_entry_is_left_ends_with_its_side() {
         let [(key, value), _] = pair(TCP, [11, 0], [FlowValue::ESTABLISHED, 0]);
-        assert!(!is_expired(&key, &value, None, NOW, TCP_CLOSED));
+        assert!(!is_expired(&key, &value, None, NOW, ORDINARY));
         let [(key, value), _] = pair(TCP, [11, 0], [FlowValue::FIN, 0]);
-        assert!(is_expired(&key, &value, None, NOW, TCP_CLOSED));
+        assert!(is_expired(&key, &value, None, NOW, ORDINARY));
     }
 
     #[test]
