@@ -11,6 +11,7 @@ use netlink_sys::{Socket, protocols::NETLINK_NETFILTER};
 use super::netlink;
 use crate::model::Family;
 
+mod batch;
 pub mod conntrack;
 pub mod nat_chains;
 pub mod nftables;

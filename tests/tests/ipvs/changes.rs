@@ -2,7 +2,7 @@
 
 use crate::{
     small::{answering, get},
-    world::{self, ipvsadm, soon},
+    world::{self, Served, ipvsadm, soon},
 };
 
 #[test]
@@ -11,14 +11,15 @@ fn what_somebody_takes_away_comes_back_and_what_is_theirs_stays() -> anyhow::Res
     if world::obstacle().is_some() {
         return Ok(());
     }
-    let mut small = world::one(&[])?;
-    let client = small.client("one", "client")?;
-    small.server("web", "one", "a")?;
-    let node = small.lab.node("one")?.clone();
+    let Served {
+        mut small,
+        client,
+        vip,
+        node,
+        ..
+    } = world::served(&[])?;
     let theirs = ["-A", "-t", "192.0.2.77:80", "-s", "rr"];
     node.command("ipvsadm")?.args(theirs).text()?;
-    let vip = small.service("web")?;
-    answering(&client, vip)?;
     let before = ipvsadm(&node)?;
     assert!(before.contains(&theirs.join(" ")), "{before:?}");
 

@@ -6,7 +6,7 @@ use signpost_tests::lab::client::{Conversation, Datagrams};
 
 use crate::{
     small::{PATIENCE, answering, get},
-    world::{self, ipvsadm, soon, weight},
+    world::{self, Served, ipvsadm, soon, weight},
 };
 
 #[test]
@@ -15,12 +15,14 @@ fn a_backend_that_goes_keeps_its_connections_and_gets_no_new_ones() -> anyhow::R
     if world::obstacle().is_some() {
         return Ok(());
     }
-    let mut small = world::one(&[])?;
-    let client = small.client("one", "client")?;
-    let leaving = small.server("web", "one", "a")?;
-    let vip = small.service("web")?;
-    answering(&client, vip)?;
-    let node = small.lab.node("one")?.clone();
+    let Served {
+        mut small,
+        client,
+        server: leaving,
+        vip,
+        node,
+        ..
+    } = world::served(&[])?;
     let start = || Conversation::start(vip.v4, PATIENCE);
     let mut conversation = client.run(start)??;
     assert_eq!(conversation.say("hello")?, "default/a");
@@ -61,12 +63,13 @@ fn datagrams_leave_a_backend_that_goes_with_the_next_one() -> anyhow::Result<()>
     if world::obstacle().is_some() {
         return Ok(());
     }
-    let mut small = world::one(&[])?;
-    let client = small.client("one", "client")?;
-    small.server("web", "one", "a")?;
-    let vip = small.service("web")?;
-    answering(&client, vip)?;
-    let node = small.lab.node("one")?.clone();
+    let Served {
+        mut small,
+        client,
+        vip,
+        node,
+        ..
+    } = world::served(&[])?;
     for address in vip.both() {
         let socket = client.run(|| Datagrams::to(address, PATIENCE))??;
         assert_eq!(socket.ask(b"one")?, "default/a");
@@ -97,12 +100,13 @@ fn an_agent_that_comes_again_changes_nothing() -> anyhow::Result<()> {
     if world::obstacle().is_some() {
         return Ok(());
     }
-    let mut small = world::one(&[])?;
-    let client = small.client("one", "client")?;
-    small.server("web", "one", "a")?;
-    let vip = small.service("web")?;
-    answering(&client, vip)?;
-    let node = small.lab.node("one")?.clone();
+    let Served {
+        mut small,
+        client,
+        vip,
+        node,
+        ..
+    } = world::served(&[])?;
     let before = ipvsadm(&node)?;
     let mut conversation = client.run(|| Conversation::start(vip.v6, PATIENCE))??;
     conversation.say("hello")?;
@@ -120,11 +124,9 @@ fn a_service_that_is_deleted_ends_with_its_connections() -> anyhow::Result<()> {
     if world::obstacle().is_some() {
         return Ok(());
     }
-    let mut small = world::one(&[])?;
-    let client = small.client("one", "client")?;
-    small.server("web", "one", "a")?;
-    let vip = small.service("web")?;
-    answering(&client, vip)?;
+    let Served {
+        small, client, vip, ..
+    } = world::served(&[])?;
     let mut conversation = client.run(|| Conversation::start(vip.v4, PATIENCE))??;
     conversation.say("hello")?;
     small.kubelet.forget(&serde_json::json!({

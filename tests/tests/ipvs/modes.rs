@@ -3,8 +3,8 @@
 use signpost_tests::lab::client::Conversation;
 
 use crate::{
-    small::{PATIENCE, answering, get},
-    world::{self, agent, ipvsadm, soon},
+    small::{PATIENCE, get},
+    world::{self, Served, agent, ipvsadm, soon},
 };
 
 #[test]
@@ -13,12 +13,13 @@ fn the_mode_changes_both_ways_without_a_lost_connection() -> anyhow::Result<()> 
     if world::obstacle().is_some() {
         return Ok(());
     }
-    let mut small = world::one(&[])?;
-    let client = small.client("one", "client")?;
-    small.server("web", "one", "a")?;
-    let vip = small.service("web")?;
-    answering(&client, vip)?;
-    let node = small.lab.node("one")?.clone();
+    let Served {
+        mut small,
+        client,
+        vip,
+        node,
+        ..
+    } = world::served(&[])?;
     let converse = || -> anyhow::Result<Conversation> {
         let mut conversation = client.run(|| Conversation::start(vip.v4, PATIENCE))??;
         conversation.say("hello")?;

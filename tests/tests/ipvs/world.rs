@@ -8,9 +8,9 @@ use std::{
 };
 
 use anyhow::Context as _;
-use signpost_tests::lab::{Agent, Cni, Lab, Node, client, wait};
+use signpost_tests::lab::{Agent, Cni, Lab, Node, Pod, client, wait};
 
-use crate::small::{PROGRAMMED, Small};
+use crate::small::{PROGRAMMED, Small, Vip, answering};
 
 /// The pods' networks of all nodes.
 const CLUSTER: &str = "10.244.0.0/16,fd00:244::/32";
@@ -44,6 +44,32 @@ pub(crate) fn two(cni: Cni, flags: &[&str]) -> anyhow::Result<Small> {
 /// Node `one` alone.
 pub(crate) fn one(flags: &[&str]) -> anyhow::Result<Small> {
     over(Lab::builder().node("one", Cni::Routed).start()?, flags)
+}
+
+/// Node `one` with pod `client`, which is answered by the only backend of Service `web`.
+pub(crate) struct Served {
+    pub(crate) client: Pod,
+    /// Backend `default/a`.
+    pub(crate) server: Pod,
+    pub(crate) vip: Vip,
+    pub(crate) node: Node,
+    pub(crate) small: Small,
+}
+
+/// Such a node, with an agent of these flags.
+pub(crate) fn served(flags: &[&str]) -> anyhow::Result<Served> {
+    let mut small = one(flags)?;
+    let client = small.client("one", "client")?;
+    let server = small.server("web", "one", "a")?;
+    let vip = small.service("web")?;
+    answering(&client, vip)?;
+    Ok(Served {
+        client,
+        server,
+        vip,
+        node: small.lab.node("one")?.clone(),
+        small,
+    })
 }
 
 fn over(lab: Lab, flags: &[&str]) -> anyhow::Result<Small> {

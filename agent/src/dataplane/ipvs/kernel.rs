@@ -1,6 +1,11 @@
 //! The kernel's virtual server of the calling thread's network namespace, over generic netlink.
 
-use std::{collections::BTreeMap, io, net::SocketAddr};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    process::Command as Process,
+};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkPayload};
 use netlink_packet_generic::{
@@ -13,7 +18,10 @@ use super::{
     message::{Attribute, Command, IpvsMessage},
     server::{self, KnownDestination, KnownServer, Operation, ServerKey, Terms},
 };
-use crate::{dataplane::netlink, model::Family};
+use crate::{
+    dataplane::netlink,
+    model::{Family, Protocol},
+};
 
 /// After how many seconds idle connections are forgotten; 0 leaves one as it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -152,6 +160,34 @@ impl Kernel {
         Ok([major, minor, patch])
     }
 
+    /// Whether it takes a scheduler: a virtual server at an address of nobody (RFC 5737) is made and deleted.
+    ///
+    /// # Errors
+    /// What the kernel says, `NotFound` where the scheduler's module is not loaded.
+    pub fn check_scheduler(&self, scheduler: &str) -> io::Result<()> {
+        let key = ServerKey {
+            protocol: Protocol::Tcp,
+            address: IpAddr::from([198, 51, 100, 0]),
+            port: 20_000,
+        };
+        let terms = Terms {
+            scheduler: scheduler.into(),
+            flags: server::OURS,
+            persistence: None,
+        };
+        let both = [
+            Operation::AddServer(key, terms),
+            Operation::DeleteServer(key),
+        ];
+        for (number, error) in self.carry_out(&both)? {
+            // One that a process left that was killed in between.
+            if number == 0 && error.raw_os_error() != Some(libc::EEXIST) {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
     fn ask(&self, message: IpvsMessage, mut visit: impl FnMut(&IpvsMessage)) -> io::Result<()> {
         let flags = NLM_F_REQUEST | NLM_F_ACK;
         self.socket.send(&self.bytes(flags, message), 0)?;
@@ -183,5 +219,15 @@ impl Kernel {
         let mut message = GenlMessage::from_payload(message);
         message.set_resolved_family_id(self.family);
         netlink::bytes(flags, NetlinkPayload::from(message))
+    }
+}
+
+/// Loads the modules that IPVS mode needs, where this process can.
+pub fn load_modules() {
+    if matches!(Kernel::open(), Err(error) if error.kind() == io::ErrorKind::NotFound) {
+        let loaded = Process::new("modprobe")
+            .args(["-q", "-a", "ip_vs", "dummy"])
+            .status();
+        tracing::debug!(?loaded, "modules ip_vs and dummy");
     }
 }

@@ -5,21 +5,22 @@
 //! it knows neither REJECT nor source ranges nor masquerade. The table needs no mark of packets: what a connection was
 //! made to is asked of connection tracking.
 
+mod sets;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
+use self::sets::{ORIGINAL, PLACE, octets, place};
 use super::server::ServerKey;
 use crate::{
-    dataplane::netfilter::nftables::{self as nft, Change, Field, Place, Step, Verdict},
+    dataplane::netfilter::nftables::{self as nft, Change, Fate, Field, Place, Step, Verdict},
     model::Family,
 };
+
+pub use sets::{Element, Set, change};
 
 /// The table.
 pub const TABLE: &str = "signpost-ipvs";
@@ -53,89 +54,6 @@ const POSTROUTING: Place = Place {
     priority: 100,
 };
 
-/// The sets of the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Set {
-    /// Addresses of Services that this node has on its own interface.
-    Vips,
-    /// Places with a virtual server that has backends.
-    Served,
-    /// Places where nobody can serve: rejected.
-    Rejected,
-    /// Places whose policy finds nobody on this node: dropped.
-    Dropped,
-    /// Those that are dropped only to clients outside the cluster.
-    DroppedOutside,
-    /// Places that are always masqueraded.
-    Masqueraded,
-    /// Places at ClusterIPs, masqueraded to clients outside the cluster.
-    ClusterIps,
-    /// Backends that may ask for themselves.
-    Hairpin,
-    /// Interfaces that clients outside the cluster come by.
-    Outside,
-    /// ClusterIPs that somebody else serves.
-    Foreign,
-}
-
-impl Set {
-    /// Every set.
-    pub const ALL: [Self; 10] = [
-        Self::Vips,
-        Self::Served,
-        Self::Rejected,
-        Self::Dropped,
-        Self::DroppedOutside,
-        Self::Masqueraded,
-        Self::ClusterIps,
-        Self::Hairpin,
-        Self::Outside,
-        Self::Foreign,
-    ];
-
-    /// Its name.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Vips => "vips",
-            Self::Served => "served",
-            Self::Rejected => "rejected",
-            Self::Dropped => "dropped",
-            Self::DroppedOutside => "dropped-outside",
-            Self::Masqueraded => "masqueraded",
-            Self::ClusterIps => "cluster-ips",
-            Self::Hairpin => "hairpin",
-            Self::Outside => "outside",
-            Self::Foreign => "foreign",
-        }
-    }
-
-    const fn fields(self) -> &'static [Field] {
-        match self {
-            Self::Vips | Self::Foreign => &[Field::Destination],
-            Self::Hairpin => &[Field::Source, Field::Destination],
-            Self::Outside => &[Field::Interface],
-            _ => &PLACE,
-        }
-    }
-}
-
-const PLACE: [Field; 3] = [Field::Destination, Field::Protocol, Field::Port];
-const ORIGINAL: [Field; 3] = [
-    Field::OriginalDestination,
-    Field::Protocol,
-    Field::OriginalPort,
-];
-
-/// An element of a set, as it is in the registers.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Element {
-    /// The table's family.
-    pub family: Family,
-    /// The set.
-    pub set: Set,
-    key: Vec<u8>,
-}
-
 /// What the rules are made of: where it changes, the table is made anew.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Frame {
@@ -147,44 +65,6 @@ pub struct Frame {
     pub service_ranges: BTreeSet<IpNet>,
     /// Who may use a place; all may use others.
     pub source_ranges: BTreeMap<ServerKey, Vec<IpNet>>,
-}
-
-impl Element {
-    /// A place in one of the sets of places.
-    pub fn place(set: Set, key: &ServerKey) -> Self {
-        Self {
-            family: Family::of(key.address),
-            set,
-            key: place(key),
-        }
-    }
-
-    /// An address in one of the sets of addresses.
-    pub fn address(set: Set, address: IpAddr) -> Self {
-        Self {
-            family: Family::of(address),
-            set,
-            key: octets(address),
-        }
-    }
-
-    /// A backend that may ask for itself.
-    pub fn hairpin(address: IpAddr) -> Self {
-        Self {
-            family: Family::of(address),
-            set: Set::Hairpin,
-            key: octets(address).repeat(2),
-        }
-    }
-
-    /// An interface that clients outside the cluster come by, in one family.
-    pub fn outside(family: Family, index: u32) -> Self {
-        Self {
-            family,
-            set: Set::Outside,
-            key: index.to_ne_bytes().to_vec(),
-        }
-    }
 }
 
 /// Makes the tables anew, with these elements.
@@ -218,40 +98,13 @@ pub fn whole(frame: &Frame, elements: &BTreeSet<Element>) -> Vec<Change> {
             );
         }
     }
-    changes.extend(added(elements));
+    changes.extend(change(Fate::Come, elements));
     changes
 }
 
 /// Removes the table of a family, whether it is there or not.
 pub fn gone(family: Family) -> [Change; 2] {
     [nft::table(family, TABLE), nft::delete_table(family, TABLE)]
-}
-
-/// Adds elements to what is there.
-pub fn added<'a>(elements: impl IntoIterator<Item = &'a Element>) -> Vec<Change> {
-    by_set(elements)
-        .into_iter()
-        .flat_map(|((family, set), keys)| nft::add(family, TABLE, set.name(), keys))
-        .collect()
-}
-
-/// Deletes elements of what is there.
-pub fn deleted<'a>(elements: impl IntoIterator<Item = &'a Element>) -> Vec<Change> {
-    by_set(elements)
-        .into_iter()
-        .flat_map(|((family, set), keys)| nft::delete(family, TABLE, set.name(), keys))
-        .collect()
-}
-
-fn by_set<'a>(
-    elements: impl IntoIterator<Item = &'a Element>,
-) -> BTreeMap<(Family, Set), Vec<&'a [u8]>> {
-    let mut sets: BTreeMap<_, Vec<&[u8]>> = BTreeMap::new();
-    for element in elements {
-        let set = sets.entry((element.family, element.set)).or_default();
-        set.push(&element.key);
-    }
-    sets
 }
 
 /// What is done with packets to the node itself, and with those of its own processes, before IPVS sees them.
@@ -421,20 +274,5 @@ fn is(range: &IpNet, inverted: bool) -> Step {
         mask: octets(range.netmask()),
         value: octets(range.network()),
         inverted,
-    }
-}
-
-fn place(key: &ServerKey) -> Vec<u8> {
-    let mut bytes = octets(key.address);
-    bytes.extend([key.protocol.number(), 0, 0, 0]);
-    bytes.extend(key.port.to_be_bytes());
-    bytes.extend([0, 0]);
-    bytes
-}
-
-fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(v4) => v4.octets().to_vec(),
-        IpAddr::V6(v6) => v6.octets().to_vec(),
     }
 }

@@ -4,24 +4,17 @@
 
 use std::io;
 
-use netlink_packet_core::{DefaultNla, NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST};
-use netlink_packet_netfilter::{
-    NetfilterMessageInner, NetfilterProtoFamily,
-    nftables::{
-        ChainAttribute, ChainMessage, Expressions, Hook, InetHookNumber, NfTablesMessage,
-        RuleAttribute, RuleMessage, TableAttribute, TableMessage,
-    },
-    none::ControlMessage,
+use netlink_packet_core::{DefaultNla, NLM_F_CREATE};
+use netlink_packet_netfilter::nftables::{
+    ChainAttribute, ChainMessage, Expressions, Hook, InetHookNumber, NfTablesMessage,
+    RuleAttribute, RuleMessage, TableAttribute, TableMessage,
 };
 
-use super::{bytes, exchange, family, open, receive};
+use super::{batch, exchange, family};
 use crate::model::Family;
 
 /// The table of the empty chains, one a family.
 pub const KEPT: &str = "signpost-nat";
-
-/// The resource of a batch: nftables (`NFNL_SUBSYS_NFTABLES`).
-const NFTABLES: u16 = 10;
 
 /// Name, hook and priority of the chains: one on each hook at which the kernel translates, where NAT usually is.
 const CHAINS: [(&str, InetHookNumber, i32); 4] = [
@@ -129,29 +122,13 @@ fn exists(of: Family, question: NfTablesMessage) -> io::Result<bool> {
 
 /// Carries out all changes or none.
 fn change(of: Family, messages: Vec<NfTablesMessage>) -> io::Result<()> {
-    let edge = |message: ControlMessage| {
-        let message = NetfilterMessageInner::from(message);
-        bytes(
-            NLM_F_REQUEST,
-            NetfilterProtoFamily::Unspec,
-            NFTABLES,
-            message,
-        )
-    };
-    let count = messages.len();
-    let mut batch = edge(ControlMessage::BatchBegin);
-    for message in messages {
+    batch::carry_out(messages.into_iter().map(|message| {
         let flags = match message {
             NfTablesMessage::NewTable(_)
             | NfTablesMessage::NewChain(_)
             | NfTablesMessage::NewRule(_) => NLM_F_CREATE,
             _ => 0,
         };
-        let flags = NLM_F_REQUEST | NLM_F_ACK | flags;
-        batch.extend(bytes(flags, family(of), 0, message));
-    }
-    batch.extend(edge(ControlMessage::BatchEnd));
-    let socket = open()?;
-    socket.send(&batch, 0)?;
-    receive(&socket, count, |_, _| {})
+        (of, flags, message)
+    }))
 }

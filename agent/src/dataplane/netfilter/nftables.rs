@@ -1,24 +1,19 @@
 //! Tables of nftables: sets, chains and rules as messages (linux/netfilter/nf_tables.h), carried out all or none.
 
+mod attribute;
+mod rule;
+
 use std::io;
 
-use netlink_packet_core::{
-    DefaultNla, Emitable as _, NLA_F_NESTED, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST,
-};
-use netlink_packet_netfilter::{
-    NetfilterMessageInner, NetfilterProtoFamily, nftables::NfTablesMessage, none::ControlMessage,
-};
-use nix::sys::socket::{setsockopt, sockopt};
+use netlink_packet_core::{DefaultNla, NLM_F_APPEND, NLM_F_CREATE};
+use netlink_packet_netfilter::nftables::NfTablesMessage;
 
-use super::{bytes, family, open, receive};
+use self::attribute::{data, nested, text, word};
+use super::batch;
 use crate::model::Family;
 
-/// The resource of a batch (`NFNL_SUBSYS_NFTABLES`).
-const NFTABLES: u16 = 10;
-/// The first of the registers of four bytes (`NFT_REG32_00`); there are sixteen.
-const FIRST: u32 = 8;
-/// The register of a verdict.
-const VERDICT: u32 = 0;
+pub use rule::{Field, Step, Verdict};
+
 /// A verdict as the data of a set's elements (`NFT_DATA_VERDICT`).
 const VERDICTS: u32 = 0xffff_ff00;
 /// Elements in one message: an attribute has at most 64 KiB.
@@ -44,109 +39,13 @@ pub struct Place {
     pub priority: i32,
 }
 
-/// What is read into registers.
+/// What becomes of elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Field {
-    /// Source address of the packet.
-    Source,
-    /// Destination address of the packet.
-    Destination,
-    /// Destination port of the packet; other protocols have something else there.
-    Port,
-    /// Number of the packet's protocol.
-    Protocol,
-    /// Index of the interface that it came by.
-    Interface,
-    /// State of the connection, a bit each.
-    State,
-    /// Destination address of the connection's first packet, as it came.
-    OriginalDestination,
-    /// Destination port likewise.
-    OriginalPort,
-}
-
-/// What becomes of a packet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It goes on, past the rest of the base chain.
-    Accept,
-    /// It is gone.
-    Drop,
-    /// Back to the chain that led here.
-    Return,
-    /// On to a chain.
-    Jump(String),
-}
-
-/// One step of a rule: the next is taken where it matches.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Reads fields, each from a register of its own on.
-    Load(Vec<Field>),
-    /// The first register is (or is not) this, under a mask.
-    Is {
-        /// Which bits count.
-        mask: Vec<u8>,
-        /// What they are.
-        value: Vec<u8>,
-        /// It must not be so.
-        inverted: bool,
-    },
-    /// The registers are (or are not) in a set.
-    In {
-        /// The set.
-        set: String,
-        /// They must not be.
-        inverted: bool,
-    },
-    /// The verdict that a map has for the registers, where it has one.
-    Map(String),
-    /// A verdict.
-    Verdict(Verdict),
-    /// The sender is told that the port is unreachable, by ICMP.
-    Reject,
-    /// The source becomes the address of the interface that it leaves by, the port any free one.
-    Masquerade,
-}
-
-impl Field {
-    /// Bytes in registers, a multiple of four.
-    pub const fn width(self, family: Family) -> usize {
-        match (self, family) {
-            (Self::Source | Self::Destination | Self::OriginalDestination, Family::V6) => 16,
-            _ => 4,
-        }
-    }
-
-    fn load(self, family: Family, register: u32) -> DefaultNla {
-        let payload = |base: u32, offset: u32, length: u32| {
-            let parts = [
-                word(1, register),
-                word(2, base),
-                word(3, offset),
-                word(4, length),
-            ];
-            expression("payload", parts.to_vec())
-        };
-        let meta = |key: u32| expression("meta", vec![word(1, register), word(2, key)]);
-        let original = |key: u32| {
-            let parts = vec![word(1, register), word(2, key), nla(3, &[0])];
-            expression("ct", parts)
-        };
-        match (self, family) {
-            (Self::Source, Family::V4) => payload(1, 12, 4),
-            (Self::Source, Family::V6) => payload(1, 8, 16),
-            (Self::Destination, Family::V4) => payload(1, 16, 4),
-            (Self::Destination, Family::V6) => payload(1, 24, 16),
-            (Self::Port, _) => payload(2, 2, 2),
-            (Self::Protocol, _) => meta(16),
-            (Self::Interface, _) => meta(4),
-            (Self::State, _) => expression("ct", vec![word(1, register), word(2, 0)]),
-            (Self::OriginalDestination, Family::V4) => original(20),
-            (Self::OriginalDestination, Family::V6) => original(22),
-            (Self::OriginalPort, _) => original(12),
-        }
-    }
+pub enum Fate {
+    /// They come; those that are there stay.
+    Come,
+    /// They go. They must be there.
+    Go,
 }
 
 /// Makes a table.
@@ -173,7 +72,7 @@ pub fn chain(family: Family, table: &str, name: &str, place: Option<Place>) -> C
 pub fn rule(family: Family, table: &str, chain: &str, steps: &[Step]) -> Change {
     let expressions: Vec<DefaultNla> = steps
         .iter()
-        .flat_map(|step| expressions(family, step))
+        .flat_map(|step| rule::expressions(family, step))
         .collect();
     let attributes = vec![text(1, table), text(2, chain), nested(4, &expressions)];
     change(family, 6, NLM_F_CREATE | NLM_F_APPEND, attributes)
@@ -189,11 +88,14 @@ pub fn set(
     map: bool,
 ) -> Change {
     let width: usize = fields.iter().map(|field| field.width(family)).sum();
+    let kind = fields
+        .iter()
+        .fold(0, |kind, field| kind << 6 | field.kind(family));
     let mut attributes = vec![
         text(1, table),
         text(2, name),
         word(3, if map { 0x8 } else { 0 }),
-        word(4, kind(family, fields)),
+        word(4, kind),
         word(5, width as u32),
         word(10, number),
     ];
@@ -203,41 +105,31 @@ pub fn set(
     change(family, 9, NLM_F_CREATE, attributes)
 }
 
-/// Adds elements to a set: each as it is in the registers.
-pub fn add<'a>(
+/// Changes the elements of a set: each as it is in the registers.
+pub fn elements<'a>(
     family: Family,
     table: &str,
     set: &str,
+    fate: Fate,
     keys: impl IntoIterator<Item = &'a [u8]>,
 ) -> Vec<Change> {
     let elements = keys.into_iter().map(|key| vec![data(1, key)]).collect();
-    change_elements(family, table, set, 12, elements)
+    change_elements(family, table, set, fate, elements)
 }
 
 /// Adds elements to a map: each leads to a chain.
 pub fn add_to_map<'a>(
     family: Family,
     table: &str,
-    set: &str,
+    map: &str,
     keys: impl IntoIterator<Item = (&'a [u8], &'a str)>,
 ) -> Vec<Change> {
     let element = |(key, chain): (&[u8], &str)| {
-        let to = verdict(&Verdict::Jump(chain.to_owned()));
+        let to = rule::verdict(&Verdict::Jump(chain.to_owned()));
         vec![data(1, key), nested(2, &[to])]
     };
     let elements = keys.into_iter().map(element).collect();
-    change_elements(family, table, set, 12, elements)
-}
-
-/// Deletes elements of a set. They must be there.
-pub fn delete<'a>(
-    family: Family,
-    table: &str,
-    set: &str,
-    keys: impl IntoIterator<Item = &'a [u8]>,
-) -> Vec<Change> {
-    let elements = keys.into_iter().map(|key| vec![data(1, key)]).collect();
-    change_elements(family, table, set, 14, elements)
+    change_elements(family, table, map, Fate::Come, elements)
 }
 
 /// Carries out all changes or none.
@@ -245,42 +137,13 @@ pub fn delete<'a>(
 /// # Errors
 /// What the kernel says of the first change that it refuses.
 pub fn carry_out(changes: &[Change]) -> io::Result<()> {
-    let Some((last, others)) = changes.split_last() else {
-        return Ok(());
-    };
-    let edge = |message: ControlMessage| {
-        let message = NetfilterMessageInner::from(message);
-        bytes(
-            NLM_F_REQUEST,
-            NetfilterProtoFamily::Unspec,
-            NFTABLES,
-            message,
-        )
-    };
-    let mut batch = edge(ControlMessage::BatchBegin);
-    for change in others {
-        batch.extend(change.bytes(0));
-    }
-    // What the kernel refuses it says unasked.
-    batch.extend(last.bytes(NLM_F_ACK));
-    batch.extend(edge(ControlMessage::BatchEnd));
-    let socket = open()?;
-    // A batch is one datagram.
-    let room = batch.len().saturating_mul(2);
-    setsockopt(&socket, sockopt::SndBufForce, &room)?;
-    socket.send(&batch, 0)?;
-    receive(&socket, 1, |_, _| {})
-}
-
-impl Change {
-    fn bytes(&self, flags: u16) -> Vec<u8> {
+    batch::carry_out(changes.iter().map(|change| {
         let message = NfTablesMessage::Other {
-            message_type: self.kind,
-            attributes: self.attributes.clone(),
+            message_type: change.kind,
+            attributes: change.attributes.clone(),
         };
-        let flags = NLM_F_REQUEST | self.flags | flags;
-        bytes(flags, family(self.family), 0, message)
-    }
+        (change.family, change.flags, message)
+    }))
 }
 
 const fn change(family: Family, kind: u8, flags: u16, attributes: Vec<DefaultNla>) -> Change {
@@ -296,10 +159,13 @@ fn change_elements(
     family: Family,
     table: &str,
     set: &str,
-    kind: u8,
+    fate: Fate,
     elements: Vec<Vec<DefaultNla>>,
 ) -> Vec<Change> {
-    let flags = if kind == 12 { NLM_F_CREATE } else { 0 };
+    let (kind, flags) = match fate {
+        Fate::Come => (12, NLM_F_CREATE),
+        Fate::Go => (14, 0),
+    };
     elements
         .chunks(ELEMENTS)
         .map(|some| {
@@ -308,113 +174,4 @@ fn change_elements(
             change(family, kind, flags, attributes)
         })
         .collect()
-}
-
-fn expressions(family: Family, step: &Step) -> Vec<DefaultNla> {
-    match step {
-        Step::Load(fields) => {
-            let mut register = FIRST;
-            let mut loads = Vec::new();
-            for field in fields {
-                loads.push(field.load(family, register));
-                register += field.width(family) as u32 / 4;
-            }
-            loads
-        }
-        Step::Is {
-            mask,
-            value,
-            inverted,
-        } => {
-            let zero = vec![0; mask.len()];
-            let masked = vec![
-                word(1, FIRST),
-                word(2, FIRST),
-                word(3, mask.len() as u32),
-                data(4, mask),
-                data(5, &zero),
-            ];
-            let compared = vec![word(1, FIRST), word(2, (*inverted).into()), data(3, value)];
-            vec![expression("bitwise", masked), expression("cmp", compared)]
-        }
-        Step::In { set, inverted } => {
-            let mut parts = vec![text(1, set), word(2, FIRST)];
-            if *inverted {
-                parts.push(word(5, 1));
-            }
-            vec![expression("lookup", parts)]
-        }
-        Step::Map(map) => {
-            let parts = vec![text(1, map), word(2, FIRST), word(3, VERDICT)];
-            vec![expression("lookup", parts)]
-        }
-        Step::Verdict(to) => {
-            let parts = vec![word(1, VERDICT), nested(2, &[verdict(to)])];
-            vec![expression("immediate", parts)]
-        }
-        Step::Reject => {
-            let code = match family {
-                Family::V4 => 3,
-                Family::V6 => 4,
-            };
-            vec![expression("reject", vec![word(1, 0), nla(2, &[code])])]
-        }
-        // `NF_NAT_RANGE_PROTO_RANDOM_FULLY`.
-        Step::Masquerade => vec![expression("masq", vec![word(1, 0x10)])],
-    }
-}
-
-fn verdict(verdict: &Verdict) -> DefaultNla {
-    let (code, chain) = match verdict {
-        Verdict::Drop => (0, None),
-        Verdict::Accept => (1, None),
-        Verdict::Jump(chain) => (-3_i32, Some(chain)),
-        Verdict::Return => (-5, None),
-    };
-    let mut parts = vec![word(1, code.cast_unsigned())];
-    parts.extend(chain.map(|chain| text(2, chain)));
-    nested(2, &parts)
-}
-
-/// What `nft` prints the elements of a set as: its numbers of types, six bits each.
-fn kind(family: Family, fields: &[Field]) -> u32 {
-    fields.iter().fold(0, |kind, field| {
-        let of_field = match (field, family) {
-            (Field::Source | Field::Destination | Field::OriginalDestination, Family::V4) => 7,
-            (Field::Source | Field::Destination | Field::OriginalDestination, Family::V6) => 8,
-            (Field::Protocol, _) => 12,
-            (Field::Port | Field::OriginalPort, _) => 13,
-            (Field::Interface, _) => 20,
-            (Field::State, _) => 26,
-        };
-        kind << 6 | of_field
-    })
-}
-
-fn expression(name: &str, parts: Vec<DefaultNla>) -> DefaultNla {
-    nested(1, &[text(1, name), nested(2, &parts)])
-}
-
-fn data(kind: u16, value: &[u8]) -> DefaultNla {
-    nested(kind, &[nla(1, value)])
-}
-
-fn word(kind: u16, value: u32) -> DefaultNla {
-    nla(kind, &value.to_be_bytes())
-}
-
-fn text(kind: u16, text: &str) -> DefaultNla {
-    let mut value = text.as_bytes().to_vec();
-    value.push(0);
-    nla(kind, &value)
-}
-
-fn nla(kind: u16, value: &[u8]) -> DefaultNla {
-    DefaultNla::new(kind, value.to_vec())
-}
-
-fn nested(kind: u16, parts: &[DefaultNla]) -> DefaultNla {
-    let mut value = vec![0; parts.buffer_len()];
-    parts.emit(&mut value);
-    DefaultNla::new(kind | NLA_F_NESTED, value)
 }

@@ -1,3 +1,5 @@
+use std::net::IpAddr;
+
 use super::*;
 use crate::model::Protocol;
 
@@ -43,9 +45,9 @@ fn many_elements_are_several_messages_and_none_is_none() {
     let elements: BTreeSet<Element> = (0..1200_u16)
         .map(|port| Element::place(Set::Served, &key("10.96.0.1", port)))
         .collect();
-    assert_eq!(added(&elements).len(), 3);
-    assert_eq!(deleted(&elements).len(), 3);
-    assert_eq!(added(&BTreeSet::new()), []);
+    assert_eq!(change(Fate::Come, &elements).len(), 3);
+    assert_eq!(change(Fate::Go, &elements).len(), 3);
+    assert_eq!(change(Fate::Come, &BTreeSet::new()), []);
 }
 
 #[test]
@@ -109,10 +111,10 @@ fn the_kernel_takes_the_tables_and_nft_shows_them() {
         // Again, in the place of what is there.
         nft::carry_out(&whole(&frame, &first)).unwrap();
         let second = BTreeSet::from([Element::place(Set::Served, &key("10.96.0.2", 443))]);
-        let mut changes = added(&second);
-        changes.extend(deleted(first.iter().take(1)));
+        let mut changes = change(Fate::Come, &second);
+        changes.extend(change(Fate::Go, first.iter().take(1)));
         nft::carry_out(&changes).unwrap();
-        let none = nft::carry_out(&deleted(first.iter().take(1))).unwrap_err();
+        let none = nft::carry_out(&change(Fate::Go, first.iter().take(1))).unwrap_err();
         assert_eq!(none.raw_os_error(), Some(libc::ENOENT));
         let show = |family: &str| {
             let listed = std::process::Command::new("nft")
