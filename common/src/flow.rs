@@ -128,25 +128,25 @@ impl FlowValue {
         left_at: 0,
         last_seen: 0,
     };
-    /// A FIN was seen in this entry's direction.
-    pub const FIN: u32 = 1;
-    /// A RST was seen in this entry's direction.
-    pub const RESET: u32 = 2;
     /// Client and backend are one pod: the packet goes back where it came from.
-    pub const HAIRPIN: u32 = 4;
+    pub const HAIRPIN: u32 = 1 << 0;
     /// The packet goes from the client to the backend; without it, the other way.
-    pub const FORWARD: u32 = 8;
+    pub const FORWARD: u32 = 1 << 1;
     /// The backend is a DNS pod of this node: the flow moves when the *dns alive* clock is stale.
-    pub const LOCAL_DNS: u32 = 16;
-    /// A packet with data or a second packet was seen: the flow is more than one unanswered packet.
-    pub const ESTABLISHED: u32 = 32;
+    pub const LOCAL_DNS: u32 = 1 << 2;
     /// The packet gets the address of the interface that it leaves by as its source, and a port of ours
     /// (kube-proxy's masquerade). Source address and port are zero until the first packet leaves.
-    pub const MASQUERADE: u32 = 64;
-
+    pub const MASQUERADE: u32 = 1 << 3;
     /// Nothing is done to the packet, and no flow opened for it: it answers a datagram that left this node from a port
     /// at which a Service is served, no longer ago than [`FlowValue::LET_PASS_FOR`]. The entry has no other one.
-    pub const LET_PASS: u32 = 128;
+    pub const LET_PASS: u32 = 1 << 4;
+    /// A FIN was seen in this entry's direction. This and the next two are added while other processors may do the same,
+    /// so each has a byte of its own.
+    pub const FIN: u32 = 1 << 8;
+    /// A RST was seen in this entry's direction.
+    pub const RESET: u32 = 1 << 16;
+    /// A packet with data or a second packet was seen: the flow is more than one unanswered packet.
+    pub const ESTABLISHED: u32 = 1 << 24;
     /// Seconds for which a datagram is answered, as nf_conntrack's `udp_timeout` has it.
     pub const LET_PASS_FOR: u32 = 30;
 

@@ -294,9 +294,10 @@ fn insert_leaving(tables: &impl Tables, work: &mut Work) -> Result<(), NotInsert
     if !tables.peek_flow(&work.leaving_key, leaving.check, there) {
         return tables.insert_flow(&work.leaving_key, leaving, true);
     }
-    if there.flags & FlowValue::MASQUERADE != 0 {
-        Ok(())
-    } else {
-        Err(NotInserted::Exists)
+    if there.flags & FlowValue::MASQUERADE == 0 {
+        return Err(NotInserted::Exists);
     }
+    // Written anew, so that nobody takes it for expired before the packet leaves.
+    there.last_seen = leaving.last_seen;
+    tables.insert_flow(&work.leaving_key, there, true)
 }

@@ -13,7 +13,7 @@ use crate::{
     agent::report::is_alive,
     config::Instance,
     dataplane::ebpf::{
-        drain::{self, Remaining},
+        drain::{self, OpenFlow, Remaining},
         view::View,
     },
 };
@@ -21,6 +21,8 @@ use crate::{
 /// The agent asks every second.
 const PATIENCE: Duration = Duration::from_secs(15);
 const TURN: Duration = Duration::from_millis(200);
+/// How many of the flows that are left are named.
+const SHOWN: usize = 10;
 
 /// Flags of `signpost drain`.
 #[derive(Args, Debug)]
@@ -60,21 +62,22 @@ pub fn run(args: &DrainArgs) -> anyhow::Result<String> {
     }
     let begun = Instant::now();
     let wait = args.wait.map(Duration::from_secs);
-    let remaining = loop {
-        let remaining = drain::remaining(&View::open(root)?)?;
+    let (remaining, open) = loop {
+        let (remaining, open) = drain::remaining(&View::open(root)?)?;
         let waits = wait.is_some_and(|wait| begun.elapsed() < wait);
-        if !waits || remaining == Remaining::default() {
-            break remaining;
+        if !waits || open.is_empty() {
+            break (remaining, open);
         }
         thread::sleep(TURN);
     };
     ensure!(
-        wait.is_none() || remaining == Remaining::default(),
-        "{} still go through this node's programs; `signpost cleanup` would cut them",
-        text(remaining)
+        wait.is_none() || open.is_empty(),
+        "{} still go through this node's programs; `signpost cleanup` would cut them:{}",
+        text(remaining),
+        some(&open),
     );
     let mut said = "new connections are left to the other proxy\n".to_owned();
-    if remaining == Remaining::default() {
+    if open.is_empty() {
         said.push_str("none is left of the others: `signpost cleanup` cuts nothing\n");
     } else {
         let _ = writeln!(
@@ -84,6 +87,18 @@ pub fn run(args: &DrainArgs) -> anyhow::Result<String> {
         );
     }
     Ok(said)
+}
+
+/// The first ones, a line each.
+fn some(open: &[OpenFlow]) -> String {
+    let mut text = String::new();
+    for flow in open.iter().take(SHOWN) {
+        let _ = write!(text, "\n  {flow}");
+    }
+    if open.len() > SHOWN {
+        text.push_str("\n  ...");
+    }
+    text
 }
 
 fn text(remaining: Remaining) -> String {

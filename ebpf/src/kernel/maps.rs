@@ -227,8 +227,14 @@ impl Tables for Maps {
             if now.saturating_sub(to.last_seen) > SEEN_EVERY {
                 (*found).last_seen = now;
             }
-            if to.flags & add_flags != add_flags {
-                (*found).flags = to.flags | add_flags;
+            let missing = (add_flags & !to.flags).to_ne_bytes();
+            if u32::from_ne_bytes(missing) != 0 {
+                let flags = addr_of_mut!((*found).flags).cast::<u8>();
+                for (index, byte) in missing.into_iter().enumerate() {
+                    if byte != 0 {
+                        write_volatile(flags.add(index), byte);
+                    }
+                }
             }
             true
         }

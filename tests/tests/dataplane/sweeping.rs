@@ -112,6 +112,56 @@ fn idle_flows_go_and_a_flow_stays_as_long_as_either_side_uses_it() {
     );
 }
 
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn what_a_program_writes_while_it_is_about_to_be_forgotten_stays() {
+    let instance = Instance::new();
+    let _dataplane = instance.open();
+    let path = instance
+        .root()
+        .join(format!("v{LAYOUT_VERSION}/maps/{}", map::FLOWS));
+    let flows = sys::open_pinned(&path).unwrap();
+    let [(key, old), _] = flow(1, 1, 1);
+    let new = FlowValue {
+        last_seen: 2,
+        ..old
+    };
+    let left = || sys::lookup::<_, FlowValue>(flows.as_fd(), &key).unwrap();
+
+    sys::update(flows.as_fd(), &key, &new).unwrap();
+    let is_old = |now: &FlowValue| *now == old;
+    assert!(!sys::delete_if(flows.as_fd(), &key, is_old).unwrap());
+    assert_eq!(left(), Some(new), "written before");
+
+    sys::update(flows.as_fd(), &key, &old).unwrap();
+    let mut looks = 0;
+    let deleted = sys::delete_if(flows.as_fd(), &key, |now: &FlowValue| {
+        let is_old = *now == old;
+        looks += 1;
+        if looks == 1 {
+            sys::update(flows.as_fd(), &key, &new).unwrap();
+        }
+        is_old
+    });
+    // Kernels before 5.14 do not say what they deleted.
+    if looks == 2 {
+        assert!(!deleted.unwrap());
+        assert_eq!(
+            left(),
+            Some(new),
+            "written between the look and the deletion"
+        );
+    }
+
+    sys::update(flows.as_fd(), &key, &old).unwrap();
+    assert!(sys::delete_if(flows.as_fd(), &key, is_old).unwrap());
+    assert_eq!(left(), None);
+    assert!(
+        !sys::delete_if(flows.as_fd(), &key, is_old).unwrap(),
+        "it is gone"
+    );
+}
+
 /// Cookie of a socket (`SO_COOKIE`).
 fn cookie(socket: &impl std::os::fd::AsRawFd) -> u64 {
     let mut cookie = 0_u64;

@@ -102,6 +102,13 @@ fn there(world: &mut World) -> Result<()> {
     talk(&mut new).context("the empty NAT chains are gone")
 }
 
+/// A connection of which one side is gone is kept for two minutes.
+fn wait_for_the_last(world: &World) -> Result<()> {
+    let said = world.signpost("drain", &["--wait", "240"])?;
+    ensure!(said.contains("cuts nothing"), "{said}");
+    Ok(())
+}
+
 fn back(world: &mut World) -> Result<()> {
     let mut old = world.converse()?;
     let load = world.load()?;
@@ -111,7 +118,7 @@ fn back(world: &mut World) -> Result<()> {
     let said = world.signpost("drain", &[])?;
     ensure!(said.contains("left to the other proxy"), "{said}");
     talk(&mut old).context("signpost drains")?;
-    let mut new = world.converse().context("new ones while it drains")?;
+    drop(world.converse().context("new ones while it drains")?);
     until("new connections are left to kube-proxy", PATIENCE, || {
         let counters = world.agent()?.counters()?;
         ensure!(counters["draining"] > 0, "{counters:?}");
@@ -124,9 +131,12 @@ fn back(world: &mut World) -> Result<()> {
     );
 
     drop(old);
-    // A connection of which one side is gone is kept for two minutes.
-    let said = world.signpost("drain", &["--wait", "240"])?;
-    ensure!(said.contains("cuts nothing"), "{said}");
+    wait_for_the_last(world)?;
+    // What has ended is remembered a moment longer. One of kube-proxy's with the same port would get another one from our
+    // programs, and be lost with them.
+    thread::sleep(Duration::from_secs(4));
+    let mut new = world.converse()?;
+    wait_for_the_last(world)?;
     world.agent.as_mut().context("it runs")?.terminate();
     talk(&mut new).context("the agent is gone")?;
     let said = world.signpost("cleanup", &[])?;

@@ -5,17 +5,19 @@
 
 use std::{
     collections::HashMap,
-    fs, io,
+    fmt, fs, io,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
 use signpost_common::{
+    Address, Port,
     dns::Config,
     flow::{FlowKey, FlowValue},
     socket::SocketKey,
 };
-use signpost_ebpf::headers::protocol::UDP;
+use signpost_ebpf::headers::protocol::{TCP, UDP};
 
 use super::{
     pins,
@@ -73,26 +75,74 @@ pub fn is_carried_out(view: &View) -> io::Result<bool> {
     Ok(config.is_some_and(|config| config.flags & Config::DRAIN != 0))
 }
 
-/// What is still served.
+/// What is still served, as counts and one by one.
 ///
 /// # Errors
 /// Where the maps cannot be read.
-pub fn remaining(view: &View) -> io::Result<Remaining> {
+pub fn remaining(view: &View) -> io::Result<(Remaining, Vec<OpenFlow>)> {
     let flows: HashMap<FlowKey, FlowValue> = view.all::<Flows>()?.into_iter().collect();
     let mut remaining = Remaining::default();
+    let mut open = Vec::new();
     for (key, value) in &flows {
         if value.flags & FlowValue::FORWARD == 0 && !has_another_port(key, value) {
             continue;
         }
+        let other = flows.get(&opposite(key, value));
         if key.protocol == UDP {
             remaining.datagrams += 1;
+        } else if is_closed(value.flags, other.map_or(GONE, |other| other.flags)) {
             continue;
+        } else {
+            remaining.connections += 1;
         }
-        let other = flows.get(&opposite(key, value));
-        let other = other.map_or(GONE, |other| other.flags);
-        remaining.connections += u64::from(!is_closed(value.flags, other));
+        open.push(OpenFlow {
+            key: *key,
+            value: *value,
+            other: other.copied(),
+        });
     }
-    Ok(remaining)
+    Ok((remaining, open))
+}
+
+/// A flow that goes through the programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenFlow {
+    key: FlowKey,
+    value: FlowValue,
+    other: Option<FlowValue>,
+}
+
+impl fmt::Display for OpenFlow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, value, other } = self;
+        let socket = |address: Address, port: Port| SocketAddr::new(address.into(), port.get());
+        let protocol: &str = match key.protocol {
+            TCP => "TCP",
+            UDP => "UDP",
+            _ => "SCTP",
+        };
+        write!(
+            f,
+            "{protocol} {} to {} (as {} to {}",
+            socket(key.source, key.source_port),
+            socket(key.destination, key.destination_port),
+            socket(value.source, value.source_port),
+            socket(value.destination, value.destination_port),
+        )?;
+        if value.flags & FlowValue::FORWARD == 0 {
+            f.write_str(", another proxy's that got a port of ours")?;
+        }
+        let ended = |flags: u32| flags & FlowValue::FIN != 0;
+        if ended(value.flags) {
+            f.write_str(", the client has closed it")?;
+        }
+        match other {
+            None => f.write_str(", its answers are forgotten")?,
+            Some(other) if ended(other.flags) => f.write_str(", the server has closed it")?,
+            Some(_) => {}
+        }
+        f.write_str(")")
+    }
 }
 
 /// Whether the flow is another proxy's, and goes on only with the port that our programs gave it.

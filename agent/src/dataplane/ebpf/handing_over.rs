@@ -67,7 +67,7 @@ impl HandingOver {
     pub fn turn(&mut self) -> anyhow::Result<Remaining> {
         drain::leave_datagrams(&mut self.tables)?;
         self.sweeper.sweep(&mut self.tables, now()?, true)?;
-        let mut remaining = drain::remaining(&View::open(&self.root)?)?;
+        let (mut remaining, _) = drain::remaining(&View::open(&self.root)?)?;
         // Only answers that are under way are left of them.
         remaining.datagrams = 0;
         Ok(remaining)

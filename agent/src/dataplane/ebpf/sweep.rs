@@ -2,7 +2,7 @@
 
 use std::{io, time::Duration};
 
-use signpost_common::flow::{FlowKey, FlowValue, FragmentKey};
+use signpost_common::flow::{FlowKey, FlowValue, FragmentKey, FragmentValue};
 use signpost_ebpf::headers::protocol::UDP;
 
 use super::{
@@ -112,9 +112,8 @@ impl Sweeper {
         if cursor.is_none() {
             self.under_way = 0;
         }
-        let mut seen = 0;
-        let (cursor, mut deleted) = sweep_flows(tables, cursor, most, now, ends, &mut seen)?;
-        self.under_way += seen - deleted;
+        let (cursor, left, mut deleted) = sweep_flows(tables, cursor, most, now, ends)?;
+        self.under_way += left;
         self.cursor = cursor;
         if cursor.is_none() {
             let (fragments, expired) = sweep_fragments(tables, now)?;
@@ -127,18 +126,19 @@ impl Sweeper {
     }
 }
 
+/// Returns where to go on, how many of those that were looked at are left, and how many went.
 fn sweep_flows(
     tables: &mut KernelTables,
     cursor: Option<Cursor>,
     most: usize,
     now: u64,
     ends: Ends,
-    seen: &mut usize,
-) -> io::Result<(Option<Cursor>, usize)> {
+) -> io::Result<(Option<Cursor>, usize, usize)> {
     let flows = tables.map::<Flows>()?;
-    let mut expired: Vec<FlowKey> = Vec::new();
+    let mut seen = 0;
+    let mut expired: Vec<(FlowKey, FlowValue)> = Vec::new();
     let visit = |keys: &[FlowKey], values: &[FlowValue]| {
-        *seen += keys.len();
+        seen += keys.len();
         for (key, value) in keys.iter().zip(values) {
             // Most entries are in use, and then the other one of the pair need not be asked.
             if idle(value.last_seen, now) < shortest(key.protocol, ends) {
@@ -146,29 +146,46 @@ fn sweep_flows(
             }
             let other = sys::lookup(flows, &opposite(key, value))?;
             if is_expired(key, value, other.as_ref(), now, ends) {
-                expired.push(*key);
+                expired.push((*key, *value));
             }
         }
         Ok(())
     };
     let cursor = sys::some_batches(flows, cursor, most, visit)?;
-    tables.delete::<Flows>(&expired)?;
-    Ok((cursor, expired.len()))
+    let deleted = delete_unchanged::<Flows>(tables, &expired)?;
+    Ok((cursor, seen - deleted, deleted))
 }
 
 /// Returns how many are left, and how many went.
 fn sweep_fragments(tables: &mut KernelTables, now: u64) -> io::Result<(usize, usize)> {
     let mut left = 0;
-    let mut stale: Vec<FragmentKey> = Vec::new();
+    let mut stale: Vec<(FragmentKey, FragmentValue)> = Vec::new();
     tables.for_each::<Fragments>(&mut |key, value| {
         if idle(value.last_seen, now) >= FRAGMENTS {
-            stale.push(*key);
+            stale.push((*key, *value));
         } else {
             left += 1;
         }
     })?;
-    tables.delete::<Fragments>(&stale)?;
-    Ok((left, stale.len()))
+    let deleted = delete_unchanged::<Fragments>(tables, &stale)?;
+    Ok((left + stale.len() - deleted, deleted))
+}
+
+/// Deletes elements, but those that programs have written meanwhile: a client may use a port again at the moment when its
+/// last connection from there is forgotten. Returns how many went.
+fn delete_unchanged<T: Table>(
+    tables: &KernelTables,
+    elements: &[(T::Key, T::Value)],
+) -> io::Result<usize>
+where
+    T::Value: PartialEq,
+{
+    let map = tables.map::<T>()?;
+    let mut deleted = 0;
+    for (key, before) in elements {
+        deleted += usize::from(sys::delete_if(map, key, |now: &T::Value| now == before)?);
+    }
+    Ok(deleted)
 }
 
 /// The key of the pair's other entry.

@@ -16,9 +16,11 @@ use bytemuck::{AnyBitPattern, NoUninit};
 
 mod cgroup;
 mod trial;
+mod unchanged;
 
 pub use cgroup::{SocketCall, attach_to_cgroup, linked_cgroup, namespace_cookie, socket_cookie};
 pub use trial::{Instruction, ProgramKind, load};
+pub use unchanged::delete_if;
 
 const MAP_CREATE: libc::c_long = 0;
 const MAP_LOOKUP_ELEM: libc::c_long = 1;

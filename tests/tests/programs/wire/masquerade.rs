@@ -498,6 +498,49 @@ fn a_connection_that_is_opened_anew_is_as_new_as_any(machine: &mut Machine, fami
     }
 }
 
+/// The sweeper may be about to forget the last connection when its client uses the port again. An entry that is as old as
+/// that connection when the packet has come, and not yet left, would be lost, and the packet's source with it.
+fn all_of_a_flow_is_new_before_its_first_packet_leaves(machine: &mut Machine, family: Family) {
+    let protocol = Protocol::Tcp;
+    for at in [Where::Here, Where::Far] {
+        machine.load(world(family, protocol, at));
+        let there = first(protocol, client(family), asked(family));
+        let seen = masqueraded(machine, family, at, &there);
+        let back = first(protocol, at.backend(family), seen).flags("RA");
+        at.arrive(machine, &back.frame());
+        machine.wire_takes(&back.to(client(family)).frame());
+        let mut flows = machine.flows();
+        let long_ago = flows[0].1.last_seen - 20 * SECOND;
+        for (_, flow) in &mut flows {
+            flow.last_seen = long_ago;
+        }
+        machine.set_flows(flows);
+        machine.wire_brings(&there.frame());
+        let old: Vec<_> = machine
+            .flows()
+            .into_iter()
+            .filter(|(_, flow)| flow.last_seen == long_ago)
+            .collect();
+        let [(key, _)] = &old[..] else {
+            panic!("{at:?}: {old:#?}");
+        };
+        assert_eq!(
+            key.destination,
+            seen.ip().into(),
+            "the way back, which is found again when the packet leaves"
+        );
+        let inside = there.to(at.backend(family));
+        at.leave(machine, &inside.frame())
+            .continues_as(&inside.from(seen).frame(), &[Cause::Masqueraded]);
+        assert!(
+            machine
+                .flows()
+                .iter()
+                .all(|(_, flow)| flow.last_seen > long_ago)
+        );
+    }
+}
+
 scenes! { family, protocol:
     others_never_share_a_port_with_a_flow,
     what_has_no_port_of_ours_is_nobody_s_flow,
@@ -512,4 +555,7 @@ scenes! { family, protocol:
     every_port_is_taken,
     a_flow_keeps_its_port_when_the_other_pair_is_evicted,
 }
-scenes! { family: a_connection_that_is_opened_anew_is_as_new_as_any }
+scenes! { family:
+    a_connection_that_is_opened_anew_is_as_new_as_any,
+    all_of_a_flow_is_new_before_its_first_packet_leaves,
+}
