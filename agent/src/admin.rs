@@ -172,12 +172,12 @@ mod tests {
     #[tokio::test]
     async fn mode_and_configuration_are_told() {
         let about = About {
-            mode: "bpf",
+            mode: "ebpf",
             config: serde_json::json!({"signpost": {"a": 1}}),
         };
         let answer = get_from(about_routes(about.clone()), "/proxyMode").await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-        assert!(answer.ends_with("\r\n\r\nbpf"), "{answer}");
+        assert!(answer.ends_with("\r\n\r\nebpf"), "{answer}");
         let answer = get_from(about_routes(about), "/configz").await;
         assert!(answer.ends_with("{\"signpost\":{\"a\":1}}"), "{answer}");
     }

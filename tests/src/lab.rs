@@ -61,6 +61,9 @@ pub const WIRE: [&str; 2] = ["192.168.50.1", "fd00:50::1"];
 /// Addresses in the world beyond the wire, where a name server may listen.
 pub const WORLD: [&str; 2] = ["192.0.2.53", "2001:db8::53"];
 
+/// The pods' networks of all nodes, as flags and configurations name them.
+pub const CLUSTER_CIDR: &str = "10.244.0.0/16,fd00:244::/32";
+
 /// The cluster DNS address that pods are told.
 pub const DNS: &str = "10.96.0.10";
 

@@ -2,50 +2,45 @@
 
 use std::{
     collections::BTreeSet,
-    io,
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, anyhow, ensure};
-use axum::Router;
+use anyhow::{Context as _, anyhow};
 use ipnet::IpNet;
-use signpost_common::{Cause, count::ServiceCount, device::DeviceValue, service::ServiceValue};
 use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, watch},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 
 mod ipvs;
+mod notes;
+mod programs;
+mod published;
+mod serving;
+mod zone;
 
+use self::{
+    notes::kube_options,
+    programs::{Pinned, open_programs},
+    published::{Published, hello, report},
+    serving::{on_a_thread, part, serve_at, until_signalled},
+    zone::{follow_dns, terms},
+};
 use super::{
-    Agent, AtInterfaces, Desired, Inputs, Publish,
-    desired::{self, Given},
+    Agent, Desired, Inputs,
+    desired::Given,
     other_proxy,
-    report::{self, Report},
+    report::{Report, is_alive},
 };
 use crate::{
     addresses,
-    admin::{
-        self, About, Health, Metrics, ServiceHealth,
-        kernel::{Kernel, MapFill},
-        service_health::{self, NotStarted},
-    },
-    config::{
-        AgentConfig, DnsAnswers, Instance, Source,
-        dns::{DnsConfig, file::DnsConfigFile},
-    },
-    dataplane::{
-        Handover,
-        ebpf::{EbpfConfig, EbpfDataplane, cgroup::find_root, drain, takeover, view::View},
-    },
-    feed::{self, Feed, Hello},
-    interfaces::{self, Addresses, Interface, Patterns, Place},
+    admin::{self, About, Health, Metrics, ServiceHealth, kernel::Kernel, service_health},
+    config::{AgentConfig, DnsAnswers, Instance, Source, dns::file::DnsConfigFile},
+    dataplane::{Handover, ebpf::EbpfDataplane},
+    feed::{self, Feed},
+    interfaces::{self, Patterns},
     model::{Event, ObjectName},
     probe::{Level, Mode, Row},
     source::{
@@ -53,22 +48,15 @@ use crate::{
         files::{self, FilesOptions},
     },
     sysctl,
-    zone::{Name, Options, ZoneConfig},
+    zone::Name,
 };
 
 /// Events that wait for the loop: enough for it to fill the maps while the source goes on reading.
 const EVENTS: usize = 4096;
-/// Notes on objects that wait to be posted.
-const NOTES: usize = 64;
 /// Interfaces that wait for the loop.
 const INTERFACES: usize = 256;
 /// An update that is under way when the agent is told to end is done within so long.
 const LAST_UPDATE: Duration = Duration::from_secs(10);
-/// How the data path is made by BPF programs, and by the virtual server.
-const BPF: &str = "bpf";
-const IPVS: &str = "ipvs";
-/// An address that is taken is tried again after so long.
-const TAKEN: Duration = Duration::from_secs(2);
 /// An agent that is being replaced ends within so long.
 const PREDECESSOR: Duration = Duration::from_secs(60);
 
@@ -101,9 +89,9 @@ pub fn run(config: &AgentConfig) -> anyhow::Result<()> {
 
 async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
-    let (by_programs, probes) = ipvs::choose(config)?;
-    let mode = if by_programs { BPF } else { IPVS };
-    let features = probes.table(Some(if by_programs { Mode::Ebpf } else { Mode::Ipvs }));
+    let (mode, probes) = ipvs::choose(config)?;
+    let by_programs = mode == Mode::Ebpf;
+    let features = probes.table(Some(mode));
     tell(&probes.kernel, &features);
     let health = Arc::new(Health::default());
     // The loop's own guards come later than the first probe may.
@@ -124,7 +112,7 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
         ),
     ));
     let about = About {
-        mode,
+        mode: mode.name(),
         config: config.settings(),
     };
     let routes = admin::metrics_routes(Arc::clone(&metrics)).merge(admin::about_routes(about));
@@ -209,31 +197,7 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
     parts.spawn(part("watch of interfaces", follower));
 
     let (checks_in, checks) = watch::channel(ServiceHealth::default());
-    let (notes_in, notes) = mpsc::channel(NOTES);
-    if config.source == Source::Kube {
-        let starting = source::kube::notes::Note::starting(&node);
-        notes_in.send(starting).await?;
-        tokio::spawn(post(config.clone(), node.clone(), notes));
-    }
-    let this_node = node.clone();
-    let not_started = move |failed: NotStarted| {
-        let NotStarted {
-            service,
-            port,
-            reason,
-        } = failed;
-        let text = format!(
-            "node {this_node} failed to start healthcheck \"{service}\" on port {port}: {reason}"
-        );
-        tracing::error!("{text}");
-        // Notes that nobody takes are lost: the log has them.
-        let _ = notes_in.try_send(source::kube::notes::Note {
-            regarding: source::kube::notes::Regarding::Service(service),
-            reason: "FailedToStartServiceHealthcheck",
-            action: "Listen",
-            text,
-        });
-    };
+    let not_started = notes::start(config, &node).await?;
     tokio::spawn(service_health::serve(
         checks,
         Arc::clone(&health),
@@ -250,7 +214,7 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
     let (other_proxy_in, other_proxy) = watch::channel(None);
     let report = Report {
         features,
-        ..report(config, node, mode)
+        ..report(config, node, mode.name())
     };
     let published = Box::new(Published {
         feed,
@@ -325,95 +289,10 @@ enum Opened {
     VirtualServer(Box<ipvs::Ipvs>),
 }
 
-fn open_programs(
-    config: &AgentConfig,
-    zone: &ZoneConfig,
-) -> anyhow::Result<(EbpfDataplane, Handover)> {
-    let root = &config.instance.bpffs_root;
-    let found = takeover::at_start(root);
-    let handover = Handover {
-        takeover: found.takeover || ipvs::has_connections(),
-        drain: drain::is_on(root),
-    };
-    let mut dataplane = EbpfDataplane::open(EbpfConfig {
-        pin_root: root.clone(),
-        domain: zone.domain.clone(),
-        ttl: zone.ttl,
-        dns: config.dns_answers != DnsAnswers::Pods,
-        negative_grace: config.negative_grace(),
-        handover,
-        cluster_ranges: config.cluster_cidr.clone(),
-        masquerade_all: config.masquerade_all,
-        count_services: config.count_services,
-        cgroup_root: config.cgroup_root.clone().or_else(find_cgroup_root),
-    })?;
-    dataplane.keep_clear(&found)?;
-    Ok((dataplane, handover))
-}
-
-/// Ends when the process is told to.
-fn until_signalled() -> anyhow::Result<impl Future<Output = anyhow::Result<()>>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => tracing::info!("told to end by SIGTERM"),
-            _ = interrupt.recv() => tracing::info!("told to end by SIGINT"),
-        }
-        Ok(())
-    })
-}
-
-/// A part that the agent cannot do without: that it ends is an error, however it ends.
-async fn part<E: Into<anyhow::Error>>(
-    name: &'static str,
-    work: impl Future<Output = Result<(), E>>,
-) -> anyhow::Result<()> {
-    match work.await {
-        Ok(()) => Err(anyhow!("{name}: ended")),
-        Err(error) => Err(error.into().context(name)),
-    }
-}
-
-/// Where cgroup2 is mounted, as this process sees it.
-fn find_cgroup_root() -> Option<PathBuf> {
-    find_root(&std::fs::read_to_string("/proc/self/mountinfo").ok()?)
-}
-
-/// Serves routes from when the address is free: kube-proxy has the same ports by default, and goes only after the agent
-/// has come.
-async fn serve_at(
-    address: SocketAddr,
-    flag: &'static str,
-    routes: Router,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    let mut said = false;
-    let listener = loop {
-        match TcpListener::bind(address).await {
-            Ok(listener) => break listener,
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                if !std::mem::replace(&mut said, true) {
-                    tracing::warn!(
-                        "{address} is taken, by another proxy perhaps; trying again, or change {flag}"
-                    );
-                }
-                tokio::time::sleep(TAKEN).await;
-            }
-            Err(error) => {
-                return Err(error)
-                    .with_context(|| format!("cannot listen on {address}; change {flag}"));
-            }
-        }
-    };
-    admin::serve(listener, routes, stop).await?;
-    Ok(())
-}
-
 /// During an upgrade two agents overlap for a moment.
 async fn wait_for_predecessor(instance: &Instance) {
     let begun = Instant::now();
-    while report::is_alive(instance) && begun.elapsed() < PREDECESSOR {
+    while is_alive(instance) && begun.elapsed() < PREDECESSOR {
         tracing::info!(
             bpffs_root = ?instance.bpffs_root,
             "another agent of this instance runs; waiting for its end"
@@ -438,238 +317,6 @@ async fn source(
             };
             files::run(options, events, in_sync).await
         }
-        Source::Kube => source::kube::run(kube_options(config, node), events, in_sync).await,
-    }
-}
-
-/// Posts notes on objects to the API server.
-async fn post(config: AgentConfig, node: String, notes: mpsc::Receiver<source::kube::notes::Note>) {
-    if let Err(error) = source::kube::notes::post(kube_options(config, node), notes).await {
-        tracing::warn!("no Events are posted: {error:#}");
-    }
-}
-
-fn kube_options(config: AgentConfig, node: String) -> source::kube::KubeOptions {
-    source::kube::KubeOptions {
-        kubeconfig: config.kubeconfig,
-        server: config.api_server,
-        node: Some(node),
-    }
-}
-
-/// Runs a future on a thread of its own, where it may block.
-fn on_a_thread(
-    work: impl Future<Output = anyhow::Result<()>> + Send + 'static,
-) -> anyhow::Result<oneshot::Receiver<anyhow::Result<()>>> {
-    let (ended, wait) = oneshot::channel();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    std::thread::Builder::new()
-        .name("loop".to_owned())
-        .spawn(move || {
-            // Nobody waits any more when the process is about to end.
-            let _ = ended.send(runtime.block_on(work));
-        })?;
-    Ok(wait)
-}
-
-/// Hands on what the file says of the zone whenever that changes.
-async fn follow_dns(
-    file: DnsConfigFile,
-    first: DnsConfig,
-    zone: watch::Sender<(u32, Arc<Options>)>,
-) -> anyhow::Result<()> {
-    let domain = first.cluster.domain.clone();
-    let counts = file.counts();
-    let (configs_in, mut configs) = watch::channel(Arc::new(first));
-    let changes = async {
-        while configs.changed().await.is_ok() {
-            let config = Arc::clone(&configs.borrow_and_update());
-            if config.cluster.domain != domain {
-                tracing::warn!("cluster.domain changed: it counts from the agent's next start on");
-            }
-            zone.send_replace(terms(&config));
-            counts.taken_over();
-        }
-    };
-    tokio::select! {
-        () = file.follow(configs_in) => {}
-        () = changes => {}
-    }
-    Ok(())
-}
-
-fn terms(config: &DnsConfig) -> (u32, Arc<Options>) {
-    let ttl = config.cluster.ttl.map_or(desired::TTL, |ttl| ttl.get());
-    (ttl, Arc::new(config.zone_options()))
-}
-
-fn hello(zone: &ZoneConfig, takes_answers: bool) -> Hello {
-    Hello {
-        domain: zone.domain.clone(),
-        ttl: zone.ttl,
-        dns: zone.dns.clone(),
-        takes_answers,
-    }
-}
-
-fn report(config: &AgentConfig, node: String, mode: &str) -> Report {
-    Report {
-        instance: config.instance.bpffs_root.clone(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        pid: std::process::id(),
-        started: SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs()),
-        node,
-        mode: mode.to_owned(),
-        source: config.source.to_string(),
-        domain: config.cluster_domain.clone(),
-        ..Report::default()
-    }
-}
-
-/// Hands on to the DNS server's feed and to the state folder.
-#[derive(Debug)]
-struct Published {
-    feed: Feed,
-    /// Whether answers to questions outside of the cluster are taken.
-    outside: bool,
-    service_health: watch::Sender<ServiceHealth>,
-    filled: watch::Sender<bool>,
-    folder: PathBuf,
-}
-
-impl Publish for Published {
-    fn event(&mut self, event: &Event) {
-        self.feed.event(event);
-    }
-
-    fn in_sync(&mut self, in_sync: bool) {
-        self.feed.in_sync(in_sync);
-    }
-
-    fn zone(&mut self, config: &ZoneConfig) {
-        self.feed.zone(config);
-        self.feed.hello(hello(config, self.outside));
-    }
-
-    fn service_health(&mut self, service_health: ServiceHealth) {
-        self.service_health.send_if_modified(|before| {
-            let changed = *before != service_health;
-            *before = service_health;
-            changed
-        });
-    }
-
-    fn filled(&mut self) {
-        self.filled.send_replace(true);
-    }
-
-    fn report(&mut self, report: &Report) {
-        if let Err(error) = report.write(&self.folder) {
-            tracing::warn!("operators' commands read an old report: {error:#}");
-        }
-    }
-}
-
-/// What the kernel counts, for metrics. Opened anew for each scrape, so that it is the instance's current maps.
-#[derive(Debug)]
-struct Pinned(PathBuf);
-
-impl Kernel for Pinned {
-    fn counters(&self) -> anyhow::Result<Vec<(Cause, u64)>> {
-        Ok(View::open(&self.0)?.counters()?)
-    }
-
-    fn maps(&self) -> anyhow::Result<Vec<MapFill>> {
-        let fill = View::open(&self.0)?.fill()?;
-        let fill = fill.into_iter().map(|f| MapFill {
-            map: f.map.to_owned(),
-            entries: f.elements as u64,
-            capacity: f.size.into(),
-            memory: f.memory,
-        });
-        Ok(fill.collect())
-    }
-
-    fn services(&self) -> anyhow::Result<Vec<(ServiceValue, ServiceCount)>> {
-        Ok(View::open(&self.0)?.service_counts()?)
-    }
-}
-
-impl AtInterfaces for EbpfDataplane {
-    fn prepare(&mut self, interface: &Interface) -> anyhow::Result<()> {
-        let Addresses { v4, v6 } = interface.addresses;
-        self.set_device(interface.index, v4, v6)?;
-        if interface.place == Place::Bare || interface.ethernet {
-            Self::prepare(self, interface.index, &interface.name, interface.place)?;
-        }
-        Ok(())
-    }
-
-    fn attach(&mut self, interface: &Interface) -> anyhow::Result<()> {
-        ensure!(
-            interface.place == Place::Bare || interface.ethernet,
-            "interface {}: its packets begin neither with an Ethernet header nor with the IP header, one of which the \
-             programs need; NodePorts and masqueraded Services do not work over it",
-            interface.name
-        );
-        let Addresses { v4, v6 } = interface.addresses;
-        self.set_device(interface.index, v4, v6)?;
-        match interface.place {
-            Place::Pod => Self::attach(self, interface.index, &interface.name),
-            Place::Wire => self.attach_wire(interface.index, &interface.name),
-            Place::Bare => self.attach_bare(interface.index, &interface.name),
-        }
-    }
-
-    fn attached(&self) -> Vec<u32> {
-        Self::attached(self).keys().copied().collect()
-    }
-
-    fn lost(&mut self) -> Vec<u32> {
-        self.look_again()
-    }
-
-    fn forget(&mut self, index: u32) -> anyhow::Result<()> {
-        Self::detach(self, index)
-    }
-
-    fn set_addresses(&mut self, addresses: &BTreeSet<IpAddr>) -> anyhow::Result<()> {
-        let v4 = addresses.iter().find_map(|address| match address {
-            IpAddr::V4(v4) => Some(*v4),
-            IpAddr::V6(_) => None,
-        });
-        let v6 = addresses.iter().find_map(|address| match address {
-            IpAddr::V6(v6) => Some(*v6),
-            IpAddr::V4(_) => None,
-        });
-        self.set_device(DeviceValue::ANY, v4, v6)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn an_address_that_is_taken_is_served_once_it_is_free() {
-        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = taken.local_addr().unwrap();
-        let stop = CancellationToken::new();
-        let serving = serve_at(address, "--here", Router::new(), stop.clone());
-        let serving = tokio::spawn(serving);
-        tokio::task::yield_now().await;
-        assert!(!serving.is_finished());
-        drop(taken);
-        let begun = Instant::now();
-        while tokio::net::TcpStream::connect(address).await.is_err() {
-            assert!(begun.elapsed() < Duration::from_secs(20));
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        stop.cancel();
-        serving.await.unwrap().unwrap();
+        Source::Kube => source::kube::run(kube_options(&config, &node), events, in_sync).await,
     }
 }

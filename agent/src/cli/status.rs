@@ -248,7 +248,7 @@ mod tests {
                 version: "0.1.0".to_owned(),
                 pid: 42,
                 node: "worker-1".to_owned(),
-                mode: "bpf".to_owned(),
+                mode: "ebpf".to_owned(),
                 source: "kube".to_owned(),
                 domain: "cluster.local".to_owned(),
                 dns: vec![Ipv4Addr::new(10, 96, 0, 10).into()],
@@ -278,7 +278,7 @@ mod tests {
             "\
 instance        /sys/fs/bpf/signpost
 node            worker-1
-mode            bpf
+mode            ebpf
 agent           running, pid 42, version 0.1.0
 source          kube
 cluster domain  cluster.local

@@ -157,32 +157,14 @@ impl EbpfDataplane {
         })
     }
 
-    /// Attaches the programs to a pod's host-side interface, in the calling thread's network namespace. Nothing
-    /// happens where they are attached.
+    /// Attaches the programs of a place to an interface, in the calling thread's network namespace. Nothing happens where
+    /// they are attached.
     ///
     /// # Errors
-    /// Where they cannot be attached, with the reason; the pod is not served then.
-    pub fn attach(&mut self, ifindex: u32, name: &str) -> anyhow::Result<()> {
+    /// Where they cannot be attached, with the reason; what is beyond the interface is not served then.
+    pub fn attach(&mut self, ifindex: u32, name: &str, place: Place) -> anyhow::Result<()> {
         self.attacher
-            .attach(&self.pins, &mut self.programs, ifindex, name, Place::Pod)
-    }
-
-    /// Attaches the programs to an uplink or a tunnel, likewise.
-    ///
-    /// # Errors
-    /// Where they cannot be attached, with the reason; machines beyond it are not served then.
-    pub fn attach_wire(&mut self, ifindex: u32, name: &str) -> anyhow::Result<()> {
-        self.attacher
-            .attach(&self.pins, &mut self.programs, ifindex, name, Place::Wire)
-    }
-
-    /// Attaches the programs to an uplink or a tunnel whose packets begin with the IP header, likewise.
-    ///
-    /// # Errors
-    /// As [`EbpfDataplane::attach_wire`].
-    pub fn attach_bare(&mut self, ifindex: u32, name: &str) -> anyhow::Result<()> {
-        self.attacher
-            .attach(&self.pins, &mut self.programs, ifindex, name, Place::Bare)
+            .attach(&self.pins, &mut self.programs, ifindex, name, place)
     }
 
     /// Attaches to an interface the program alone for what leaves by it: before any other interface of a node gets a

@@ -91,6 +91,19 @@ impl ControlPlane {
         Ok(fs::write(path, text)?)
     }
 
+    /// Writes the administrator's kubeconfigs into a folder: one for this machine, with the way to the API server that it
+    /// needs, and one for the nodes of the laboratory.
+    ///
+    /// # Errors
+    /// Where no port is free, or a file cannot be written.
+    pub fn kubeconfigs(&self, folder: &Path) -> Result<(Relay, PathBuf, PathBuf)> {
+        let (relay, url) = self.relay()?;
+        let [here, there] = ["admin", "kubeconfig"].map(|name| folder.join(name));
+        self.write_kubeconfig(&here, &url)?;
+        self.write_kubeconfig(&there, &self.url())?;
+        Ok((relay, here, there))
+    }
+
     /// A way to the API server from this machine, and its URL there.
     ///
     /// # Errors

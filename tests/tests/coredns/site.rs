@@ -66,10 +66,7 @@ impl Site {
         let upstream = Upstream::start(&lab)?;
         let control_node = lab.node("control-plane")?.clone();
         let control_plane = ControlPlane::without_controllers(&tools, lab.folder(), &control_node)?;
-        let (relay, url) = control_plane.relay()?;
-        let [admin, kubeconfig] = ["admin", "kubeconfig"].map(|name| lab.folder().join(name));
-        control_plane.write_kubeconfig(&admin, &url)?;
-        control_plane.write_kubeconfig(&kubeconfig, &control_plane.url())?;
+        let (relay, admin, kubeconfig) = control_plane.kubeconfigs(lab.folder())?;
         let server = Server::new(&admin)?;
 
         let node = lab.node("node-1")?.clone();

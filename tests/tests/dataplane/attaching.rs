@@ -58,7 +58,7 @@ fn links_stay_when_the_agent_ends_and_run_the_programs_of_the_next_one() {
         let veth0 = index("veth0");
         let mut dataplane = instance.open();
         dataplane.apply(&one_service()).unwrap();
-        dataplane.attach(veth0, "veth0").unwrap();
+        dataplane.attach(veth0, "veth0", Place::Pod).unwrap();
         let before = Program::of(Place::Pod).map(|p| link(&instance, veth0, p).unwrap());
         assert_eq!(before.map(|info| info.ifindex), [veth0; 2]);
         drop(dataplane);
@@ -74,7 +74,7 @@ fn links_stay_when_the_agent_ends_and_run_the_programs_of_the_next_one() {
             assert_eq!(after.ifindex, veth0);
             assert_ne!(after.program, before.program, "the program was replaced");
         }
-        dataplane.attach(veth0, "veth0").unwrap();
+        dataplane.attach(veth0, "veth0", Place::Pod).unwrap();
         dataplane.detach(veth0).unwrap();
         assert_eq!(
             Program::of(Place::Pod).map(|p| link(&instance, veth0, p)),
@@ -95,8 +95,8 @@ fn an_interface_has_the_programs_of_one_place() {
             let veth0 = index("veth0");
             let mut dataplane = instance.open_with(hook);
             dataplane.apply(&one_service()).unwrap();
-            dataplane.attach(veth0, "veth0").unwrap();
-            dataplane.attach_wire(veth0, "veth0").unwrap();
+            dataplane.attach(veth0, "veth0", Place::Pod).unwrap();
+            dataplane.attach(veth0, "veth0", Place::Wire).unwrap();
             if hook == Hook::Tcx {
                 let links = Program::ALL.map(|p| link(&instance, veth0, p).is_some());
                 let of_wire = Program::ALL.map(|p| Program::of(Place::Wire).contains(&p));
@@ -121,7 +121,7 @@ fn addresses_of_an_interface_go_with_it() {
         let instance = Instance::new();
         let veth0 = index("veth0");
         let mut dataplane = instance.open();
-        dataplane.attach_wire(veth0, "veth0").unwrap();
+        dataplane.attach(veth0, "veth0", Place::Wire).unwrap();
         let v4 = Some([192, 0, 2, 1].into());
         dataplane.set_device(veth0, v4, None).unwrap();
         dataplane.set_device(DeviceValue::ANY, v4, None).unwrap();
@@ -200,7 +200,7 @@ fn links_of_interfaces_that_are_gone_are_cleared() {
         .run(|| {
             let mut dataplane = instance.open();
             let veth0 = index("veth0");
-            dataplane.attach(veth0, "veth0").unwrap();
+            dataplane.attach(veth0, "veth0", Place::Pod).unwrap();
             veth0
         })
         .unwrap();
@@ -213,7 +213,7 @@ fn links_of_interfaces_that_are_gone_are_cleared() {
         let mut dataplane = instance.open();
         assert!(dataplane.attached().is_empty());
         assert_eq!(link(&instance, veth0, Program::FromPod), None);
-        let error = dataplane.attach(veth0, "veth0").unwrap_err();
+        let error = dataplane.attach(veth0, "veth0", Place::Pod).unwrap_err();
         assert!(
             format!("{error:#}").contains("cannot attach to interface veth0"),
             "{error:#}"
@@ -266,13 +266,13 @@ fn an_interface_with_the_index_of_one_that_is_gone_has_nothing_of_it() {
             running
                 .set_device(index, Some([192, 0, 2, 1].into()), None)
                 .unwrap();
-            running.attach_wire(index, "veth0").unwrap();
+            running.attach(index, "veth0", Place::Wire).unwrap();
             assert_eq!(links(), of(Place::Wire));
 
             replace_interface(index, "veth0", new);
             assert_eq!(running.look_again(), [index]);
             running.set_device(index, None, None).unwrap();
-            running.attach(index, new).unwrap();
+            running.attach(index, new, Place::Pod).unwrap();
             assert_eq!(links(), of(Place::Pod), "an agent that runs");
             let view = View::open(instance.root()).unwrap();
             assert!(view.all::<Devices>().unwrap().is_empty());
@@ -282,7 +282,7 @@ fn an_interface_with_the_index_of_one_that_is_gone_has_nothing_of_it() {
             let mut next = instance.open();
             assert!(next.attached().is_empty(), "{:?}", next.attached());
             assert_eq!(links(), [None; 6], "an agent that was away");
-            next.attach(index, "veth2").unwrap();
+            next.attach(index, "veth2", Place::Pod).unwrap();
             assert_eq!(links(), of(Place::Pod));
         })
         .unwrap();
@@ -299,14 +299,14 @@ fn links_of_another_layout_go_on_until_the_new_maps_are_filled() {
         let veth0 = index("veth0");
         let mut old = instance.open();
         old.apply(&one_service()).unwrap();
-        old.attach(veth0, "veth0").unwrap();
+        old.attach(veth0, "veth0", Place::Pod).unwrap();
         let before = link(&instance, veth0, Program::FromPod).unwrap();
         drop(old);
         let elsewhere = instance.root().join("v0");
         fs::rename(folder(&instance), &elsewhere).unwrap();
 
         let mut new = instance.open();
-        new.attach(veth0, "veth0").unwrap();
+        new.attach(veth0, "veth0", Place::Pod).unwrap();
         assert_eq!(
             link(&instance, veth0, Program::FromPod),
             None,
@@ -353,13 +353,13 @@ fn without_tcx_a_filter_is_attached_that_the_next_agent_finds_again() {
         let instance = Instance::new();
         let veth0 = index("veth0");
         let mut first = instance.open_with(Hook::Clsact);
-        first.attach(veth0, "veth0").unwrap();
+        first.attach(veth0, "veth0", Place::Pod).unwrap();
         drop(first);
         let mut second = instance.open_with(Hook::Clsact);
-        second.attach(veth0, "veth0").unwrap();
+        second.attach(veth0, "veth0", Place::Pod).unwrap();
         second.detach(veth0).unwrap();
         assert!(second.attached().is_empty());
-        let error = second.attach(veth0, "veth1").unwrap_err();
+        let error = second.attach(veth0, "veth1", Place::Pod).unwrap_err();
         assert!(
             format!("{error:#}").contains("another one by now"),
             "{error:#}"
@@ -378,7 +378,7 @@ fn a_filter_that_somebody_removes_is_missed() {
         let veth0 = index("veth0");
         let mut dataplane = instance.open_with(Hook::Clsact);
         dataplane.apply(&one_service()).unwrap();
-        dataplane.attach(veth0, "veth0").unwrap();
+        dataplane.attach(veth0, "veth0", Place::Pod).unwrap();
         for gone in [
             ["filter", "del", "dev", "veth0", "egress"],
             ["qdisc", "del", "dev", "veth0", "clsact"],
@@ -387,7 +387,7 @@ fn a_filter_that_somebody_removes_is_missed() {
             let tc = std::process::Command::new("tc").args(gone).status();
             assert!(tc.unwrap().success(), "{gone:?}");
             assert_eq!(dataplane.look_again(), [veth0], "{gone:?}");
-            dataplane.attach(veth0, "veth0").unwrap();
+            dataplane.attach(veth0, "veth0", Place::Pod).unwrap();
             assert_eq!(filters("veth0"), ["from_pod", "to_pod"]);
         }
         let ip = std::process::Command::new("ip")

@@ -9,7 +9,7 @@ use std::{
 };
 
 use etherparse::{IpNumber, Ipv4Header, PacketBuilder, SlicedPacket, TransportSlice};
-use signpost::dataplane::Dataplane as _;
+use signpost::{dataplane::Dataplane as _, interfaces::Place};
 use signpost_tests::lab::links::{add_addresses, up};
 
 use super::*;
@@ -110,7 +110,9 @@ fn packets_without_an_ethernet_header_are_translated_there_and_back() {
                 ..Update::default()
             };
             dataplane.apply(&update).unwrap();
-            dataplane.attach_bare(index("tun0"), "tun0").unwrap();
+            dataplane
+                .attach(index("tun0"), "tun0", Place::Bare)
+                .unwrap();
             dataplane
         })
         .unwrap();

@@ -15,7 +15,7 @@ use signpost_tests::{
         tools::Tools,
     },
     lab::{
-        Agent, Cni, Lab, Outside, Pod, PodSpec,
+        Agent, CLUSTER_CIDR, Cni, Lab, Outside, Pod, PodSpec,
         links::Prefix,
         namespace::Namespace,
         probe::{Prober, Question, Sight},
@@ -31,9 +31,6 @@ use crate::{
 
 /// Ports of Services, which the world listens on for what no node takes.
 const PORTS_OF_THE_WORLD: &str = "80,81,82";
-
-/// Where pods have their addresses: clients elsewhere are masqueraded at ClusterIPs.
-const CLUSTER_CIDR: &str = "10.244.0.0/16,fd00:244::/32";
 
 /// What carries out Services in a laboratory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

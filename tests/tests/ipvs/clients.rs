@@ -7,8 +7,8 @@ use serde_json::json;
 use signpost_tests::lab::{Cni, client, wait};
 
 use crate::{
-    small::{CNIS, PATIENCE, PORT, PROGRAMMED, answering, ask, get},
-    world::{self, MOMENT, ipvsadm, of_node, refusal, soon},
+    small::{CNIS, MOMENT, PATIENCE, PORT, PROGRAMMED, answering, ask, get},
+    world::{self, ipvsadm, of_node, refusal, soon},
 };
 
 #[test]

@@ -9,4 +9,6 @@ mod outside;
 #[path = "../it/small.rs"]
 #[expect(dead_code, reason = "these tests do not use all of it")]
 mod small;
+#[path = "../it/ways_in.rs"]
+mod ways_in;
 mod world;

@@ -4,19 +4,12 @@ use std::{
     fs,
     net::{IpAddr, SocketAddr},
     process::Command,
-    time::Duration,
 };
 
 use anyhow::Context as _;
-use signpost_tests::lab::{Agent, Cni, Lab, Node, Pod, client, wait};
+use signpost_tests::lab::{Agent, CLUSTER_CIDR, Cni, Lab, Node, Pod, client, wait};
 
-use crate::small::{PROGRAMMED, Small, Vip, answering};
-
-/// The pods' networks of all nodes.
-const CLUSTER: &str = "10.244.0.0/16,fd00:244::/32";
-
-/// A connection that nobody takes is given up after so long.
-pub(crate) const MOMENT: Duration = Duration::from_millis(1500);
+use crate::small::{MOMENT, PROGRAMMED, Small, Vip, answering};
 
 /// Why nothing can be tried here.
 pub(crate) fn obstacle() -> Option<String> {
@@ -94,7 +87,7 @@ pub(crate) fn agent(node: &Node, mode: &str, flags: &[&str]) -> anyhow::Result<A
     all.push(if flags.contains(&"--no-cluster") {
         &pods
     } else {
-        CLUSTER
+        CLUSTER_CIDR
     });
     all.extend(flags.iter().filter(|flag| **flag != "--no-cluster"));
     Agent::with_flags(node, &all)

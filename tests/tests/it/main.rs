@@ -16,3 +16,4 @@ mod restarts;
 mod rolling;
 mod service;
 mod small;
+mod ways_in;

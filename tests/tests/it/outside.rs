@@ -2,77 +2,21 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr, TcpStream},
+    net::{SocketAddr, TcpStream},
 };
 
-use serde_json::{Value, json};
+use serde_json::json;
 use signpost_tests::lab::{
     Cni, Lab, Outside,
     capture::{Capture, all_right},
-    client::{self, Datagrams},
-    links, offload, wait,
+    client::Datagrams,
+    offload, wait,
 };
 
-use crate::small::{CNIS, PATIENCE, PROGRAMMED, Small};
-
-const NODE_PORT: u16 = 30_080;
-const EXTERNAL: [&str; 2] = ["203.0.113.80", "fd00:113::80"];
-
-/// A machine outside, which sends what is for the external addresses to node `one`.
-fn outside(lab: &Lab) -> anyhow::Result<Outside> {
-    let outside = Outside::new(lab, 200)?;
-    let networks: Vec<links::Prefix> = EXTERNAL
-        .map(|text| text.parse::<IpAddr>().expect("an address"))
-        .map(links::alone)
-        .to_vec();
-    outside.route_over(lab.node("one")?, &networks)?;
-    Ok(outside)
-}
-
-/// Service `web` of both families with a NodePort and external IPs, changed by what is given.
-fn service(small: &Small, changed: &Value) -> anyhow::Result<()> {
-    let mut spec = json!({
-        "type": "NodePort",
-        "clusterIP": "10.96.2.1", "clusterIPs": ["10.96.2.1", "fd00:96::2:1"],
-        "ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "RequireDualStack",
-        "externalIPs": EXTERNAL,
-        "selector": {"app": "web"},
-        "ports": [
-            {"name": "tcp", "protocol": "TCP", "port": 80, "targetPort": 8080, "nodePort": NODE_PORT},
-            {"name": "udp", "protocol": "UDP", "port": 80, "targetPort": 8080, "nodePort": NODE_PORT},
-        ],
-    });
-    for (field, value) in changed.as_object().into_iter().flatten() {
-        spec[field] = value.clone();
-    }
-    small.kubelet.write(&json!({
-        "apiVersion": "v1", "kind": "Service",
-        "metadata": {"namespace": "default", "name": "web"},
-        "spec": spec,
-    }))
-}
-
-/// Where node `one` is asked.
-fn ways_in(small: &Small) -> anyhow::Result<Vec<SocketAddr>> {
-    let nodes = small.lab.node("one")?.addresses();
-    let node_ports = nodes.map(|address| SocketAddr::new(address, NODE_PORT));
-    let external = EXTERNAL.map(|text| SocketAddr::new(text.parse().expect("an address"), 80));
-    Ok([node_ports, external].concat())
-}
-
-fn get(outside: &Outside, address: SocketAddr) -> anyhow::Result<String> {
-    outside
-        .namespace()
-        .run(|| client::get(address, std::time::Duration::from_millis(500)))?
-}
-
-fn answered_by(outside: &Outside, address: SocketAddr, name: &str) -> anyhow::Result<()> {
-    wait::until(&format!("an answer of {address}"), PROGRAMMED, || {
-        let answer = get(outside, address)?;
-        anyhow::ensure!(answer == name, "{answer}");
-        Ok(())
-    })
-}
+use crate::{
+    small::{CNIS, PATIENCE, PROGRAMMED, Small},
+    ways_in::{answered_by, get, outside, service, ways_in},
+};
 
 /// Sends a datagram that takes many packets; the answer brings it back.
 fn long_datagram(outside: &Outside, address: SocketAddr) -> anyhow::Result<String> {

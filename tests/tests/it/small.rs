@@ -16,6 +16,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// nothing.
 pub(crate) const PROGRAMMED: Duration = Duration::from_secs(60);
 
+/// How long a client waits for an answer that may never come.
+pub(crate) const MOMENT: Duration = Duration::from_millis(1500);
+
 /// Both ways of giving pods a network.
 pub(crate) const CNIS: [Cni; 2] = [Cni::Routed, Cni::Bridged];
 

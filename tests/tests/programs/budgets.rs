@@ -2,13 +2,13 @@
 
 use std::{fs, os::fd::AsRawFd as _};
 
-use aya::maps::{Map, MapData};
+use aya::maps::MapData;
 use signpost::dataplane::ebpf::{features, program::SocketProgram};
 use signpost_common::{Cause, layout};
 use signpost_tests::report;
 
 use crate::{
-    machine::{kernel, verify},
+    machine::{data, kernel, verify},
     packets::{Family, Protocol},
     world::{World, local, remote},
 };
@@ -145,16 +145,4 @@ fn memory(map: &MapData) -> u64 {
         .find_map(|line| line.strip_prefix("memlock:"))
         .expect("its memory is told");
     line.trim().parse().expect("a number")
-}
-
-fn data(map: &Map) -> &MapData {
-    match map {
-        Map::Array(data)
-        | Map::HashMap(data)
-        | Map::LpmTrie(data)
-        | Map::LruHashMap(data)
-        | Map::PerCpuArray(data)
-        | Map::PerCpuHashMap(data) => data,
-        other => panic!("no such kind of map was planned: {other:?}"),
-    }
 }

@@ -18,7 +18,7 @@ use signpost_ebpf::{
 
 use crate::{packets::Family, world::World};
 pub(crate) use kernel::{Kernel, kernel};
-pub(crate) use verified::verify;
+pub(crate) use verified::{data, verify};
 
 /// The programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

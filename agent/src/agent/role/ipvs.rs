@@ -30,11 +30,11 @@ pub(super) struct Ipvs {
     outside: BTreeSet<u32>,
 }
 
-/// Whether this node's Services are carried by programs, or else by the virtual server; and what the kernel has.
+/// How this node's Services are carried, and what the kernel has.
 ///
 /// # Errors
 /// Where the kernel has not what is asked for, with what to do.
-pub(super) fn choose(config: &AgentConfig) -> anyhow::Result<(bool, Probes)> {
+pub(super) fn choose(config: &AgentConfig) -> anyhow::Result<(Mode, Probes)> {
     let find_out = || {
         let root = &config.instance.bpffs_root;
         probe::node::probe(root, config.cgroup_root.as_deref())
@@ -50,7 +50,7 @@ pub(super) fn choose(config: &AgentConfig) -> anyhow::Result<(bool, Probes)> {
     let Choice { mode, reason } = probe::choose(&probes, config.mode);
     let mode = mode.ok_or_else(|| anyhow!("Services cannot be carried: {reason}"))?;
     tracing::info!(mode = mode.name(), reason, "how Services are carried");
-    Ok((mode == Mode::Ebpf, probes))
+    Ok((mode, probes))
 }
 
 /// Opens the dataplane of the virtual server.

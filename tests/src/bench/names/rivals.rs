@@ -76,10 +76,7 @@ impl Rivals {
         let upstream = Upstream::start(&lab)?;
         let node = lab.node("control-plane")?.clone();
         let control_plane = ControlPlane::without_controllers(&tools, lab.folder(), &node)?;
-        let (relay, url) = control_plane.relay()?;
-        let [admin, kubeconfig] = ["admin", "kubeconfig"].map(|name| lab.folder().join(name));
-        control_plane.write_kubeconfig(&admin, &url)?;
-        control_plane.write_kubeconfig(&kubeconfig, &control_plane.url())?;
+        let (relay, admin, kubeconfig) = control_plane.kubeconfigs(lab.folder())?;
         let objects = Objects::new(&admin)?;
         objects.write_nodes(&lab)?;
         objects.write_namespaces()?;

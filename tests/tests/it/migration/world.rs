@@ -13,7 +13,7 @@ use signpost_tests::{
         control_plane::ControlPlane, kube_proxy::KubeProxy, node::ClusterNode, tools::Tools,
     },
     lab::{
-        Agent, Cni, Lab, LoadRun, Outside, Pod, PodSpec, Sockets,
+        Agent, CLUSTER_CIDR, Cni, Lab, LoadRun, Outside, Pod, PodSpec, Sockets,
         client::{Conversation, Load},
         programs, serve,
         wait::until,
@@ -22,8 +22,6 @@ use signpost_tests::{
 
 use crate::small::PATIENCE;
 
-/// Where pods have their addresses.
-const CLUSTER_CIDR: &str = "10.244.0.0/16,fd00:244::/32";
 const CLUSTER_IPS: [&str; 2] = ["10.96.7.7", "fd96::77"];
 const NODE_PORT: u16 = 30_080;
 

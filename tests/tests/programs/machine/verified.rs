@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::{EbpfLoader, maps::Map};
+use aya::{
+    EbpfLoader,
+    maps::{Map, MapData},
+};
 use aya_obj::{
     Function, Object, ProgramSection,
     generated::{bpf_attr, bpf_cmd, bpf_prog_type},
@@ -47,8 +50,8 @@ pub(crate) fn verify(has_set_retval: bool) -> Vec<Verified> {
         .collect();
     let described = std::mem::take(&mut object.maps);
     let with_fds = described.iter().map(|(name, map)| {
-        let fd = descriptor(maps.map(name).expect("a map of that name"));
-        (name.as_str(), fd, map)
+        let loaded = data(maps.map(name).expect("a map of that name"));
+        (name.as_str(), loaded.fd().as_fd().as_raw_fd(), map)
     });
     object.relocate_maps(with_fds, &sections).expect("its maps");
     object.relocate_calls(&sections).expect("its functions");
@@ -149,8 +152,9 @@ fn call(command: bpf_cmd, attr: &bpf_attr) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(result as i32) })
 }
 
-fn descriptor(map: &Map) -> i32 {
-    let data = match map {
+/// What all kinds of map have in common.
+pub(crate) fn data(map: &Map) -> &MapData {
+    match map {
         Map::Array(data)
         | Map::HashMap(data)
         | Map::LpmTrie(data)
@@ -158,6 +162,5 @@ fn descriptor(map: &Map) -> i32 {
         | Map::PerCpuArray(data)
         | Map::PerCpuHashMap(data) => data,
         other => panic!("no such kind of map was planned: {other:?}"),
-    };
-    data.fd().as_fd().as_raw_fd()
+    }
 }
