@@ -184,13 +184,21 @@ fn run_folder(node: &Node) -> PathBuf {
 /// # Errors
 /// Where the server is not there or its status is not 200.
 pub fn fetch(port: u16, path: &str) -> anyhow::Result<String> {
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let answer = fetch_all(SocketAddr::from(([127, 0, 0, 1], port)), path)?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("no answer")?;
+    ensure!(head.contains(" 200 "), "{path}: {answer}");
+    Ok(body.to_owned())
+}
+
+/// Gets head and body of what an HTTP server answers, whatever the status.
+///
+/// # Errors
+/// Where the server is not there or slow.
+pub fn fetch_all(address: SocketAddr, path: &str) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
     stream.set_read_timeout(Some(Duration::from_secs(2)))?;
     stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("no answer")?;
-    ensure!(head.contains(" 200 "), "{path}: {answer}");
-    Ok(body.to_owned())
+    Ok(answer)
 }

@@ -46,7 +46,16 @@ pub fn serve(pod: &Pod, agent: &Agent) -> anyhow::Result<()> {
         .arg(agent.run_folder())
         .unprivileged();
     pod.start(&mut server)?;
-    let ready = wait::until("an answer of signpost dns", PATIENCE, || {
+    let ready = answers(pod, PATIENCE);
+    ready.with_context(|| format!("signpost dns said:\n{}", pod.log()))
+}
+
+/// Waits until the server in a pod answers for the cluster.
+///
+/// # Errors
+/// Where it does not.
+pub fn answers(pod: &Pod, patience: Duration) -> anyhow::Result<()> {
+    wait::until("an answer of signpost dns", patience, || {
         pod.run(|| {
             let answer = ask(
                 SocketAddr::new(pod.v4(), 53),
@@ -56,8 +65,7 @@ pub fn serve(pod: &Pod, agent: &Agent) -> anyhow::Result<()> {
             ensure!(answer.metadata.authoritative, "not in sync yet");
             Ok(())
         })?
-    });
-    ready.with_context(|| format!("signpost dns said:\n{}", pod.log()))
+    })
 }
 
 /// Asks a name server over UDP, once.

@@ -70,15 +70,7 @@ fn serve(pod: &Pod, agent: &Agent) -> Result<Process> {
         .args(["--lameduck", "2"])
         .unprivileged();
     let process = command.background(&pod.folder().join("dns.log"))?;
-    until("an answer of signpost dns", PROGRAMMED, || {
-        pod.run(|| {
-            let server = std::net::SocketAddr::new(pod.v4(), 53);
-            let name = "kubernetes.default.svc.cluster.local.";
-            let answer = dns::ask(server, name, hickory_proto::rr::RecordType::SOA)?;
-            ensure!(answer.metadata.authoritative, "not in sync yet");
-            Ok(())
-        })?
-    })?;
+    dns::answers(pod, PROGRAMMED)?;
     Ok(process)
 }
 

@@ -1,7 +1,7 @@
 //! What a real API server says of the node and of the ranges of Services, and what it is told.
 
 use std::{
-    io::{ErrorKind, Read as _, Write as _},
+    io::ErrorKind,
     net::{IpAddr, SocketAddr, TcpStream},
     time::Duration,
 };
@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use signpost_tests::{
     cluster::{Cluster, node::ClusterNode},
-    lab::{Pod, client},
+    lab::{Pod, agent::fetch_all, client},
 };
 
 use super::story::eventually;
@@ -227,12 +227,5 @@ fn failure(pod: &Pod, address: IpAddr) -> Result<ErrorKind> {
 /// The head and the body of an answer of the node's probes.
 fn health(node: &ClusterNode, path: &str) -> Result<String> {
     let address = SocketAddr::new(node.place.addresses()[0], HEALTH);
-    node.place.namespace().run(|| {
-        let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes())?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        anyhow::Ok(answer)
-    })?
+    node.place.namespace().run(|| fetch_all(address, path))?
 }
