@@ -84,6 +84,9 @@ pub async fn follow(
     if filled.wait_for(|filled| *filled).await.is_err() {
         return;
     }
+    if let Err(error) = drain::take_back(&root) {
+        tracing::warn!(?root, %error, "the next agent will leave new connections alone until it is in sync");
+    }
     let mut takeover = before.takeover;
     let mut confirmed = false;
     while !found.is_closed() {

@@ -4,6 +4,8 @@ mod iptables;
 mod ipvs;
 pub mod kube_proxy;
 
+use std::fmt::Write as _;
+
 use anyhow::{Context as _, ensure};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
@@ -11,7 +13,7 @@ use crate::{
     agent::report,
     config::Instance,
     dataplane::{
-        ebpf::handing_over::remove_all,
+        ebpf::handing_over::{self, Removed},
         ipvs::{INTERFACE, remains},
     },
 };
@@ -27,27 +29,26 @@ pub fn run(instance: &Instance) -> anyhow::Result<String> {
         !report::is_alive(instance),
         "the agent of this instance runs: stop it first, it would only make its pins anew"
     );
-    if !root.exists() {
-        let said = virtual_servers()?;
-        return Ok(format!(
-            "{said}nothing is pinned under {}\n",
-            root.display()
-        ));
-    }
     // A wrong flag must not empty a folder of another kind.
-    let kind = statfs(root).with_context(|| format!("{} cannot be read", root.display()))?;
-    ensure!(
-        kind.filesystem_type() == BPF_FS_MAGIC,
-        "{} is not in a bpffs; give the folder that the agent has as --bpffs-root",
-        root.display()
-    );
-    let said = virtual_servers()?;
-    let removed =
-        remove_all(root).with_context(|| format!("{} cannot be removed", root.display()))?;
-    Ok(format!(
-        "{said}removed {removed} pins under {}\n",
-        root.display()
-    ))
+    if root.exists() {
+        let kind = statfs(root).with_context(|| format!("{} cannot be read", root.display()))?;
+        ensure!(
+            kind.filesystem_type() == BPF_FS_MAGIC,
+            "{} is not in a bpffs; give the folder that the agent has as --bpffs-root",
+            root.display()
+        );
+    }
+    let mut said = virtual_servers()?;
+    let Removed { pins, filters } = handing_over::remove(root)?;
+    if filters > 0 {
+        let _ = writeln!(said, "removed {filters} filters of interfaces");
+    }
+    let root = root.display();
+    let _ = match pins {
+        0 => writeln!(said, "nothing is pinned under {root}"),
+        _ => writeln!(said, "removed {pins} pins under {root}"),
+    };
+    Ok(said)
 }
 
 /// Removes what the IPVS mode has left in this network namespace.
@@ -95,16 +96,5 @@ mod tests {
         };
         assert!(run(&instance).unwrap_err().to_string().contains("runs"));
         drop(held);
-    }
-
-    #[test]
-    fn a_folder_is_removed_with_all_that_is_in_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().join("root");
-        fs::create_dir_all(root.join("v1/links")).unwrap();
-        fs::write(root.join("v1/links/7"), "").unwrap();
-        fs::write(root.join("v1/flows"), "").unwrap();
-        assert_eq!(remove_all(&root).unwrap(), 2);
-        assert!(!root.exists());
     }
 }

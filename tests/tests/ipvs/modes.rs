@@ -1,9 +1,12 @@
 //! From one mode to the other and back, with connections alive.
 
-use signpost_tests::lab::client::Conversation;
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, ensure};
+use signpost_tests::lab::{Cni, Lab, Node, Pod, client::Conversation, wait};
 
 use crate::{
-    small::{PATIENCE, get},
+    small::{PATIENCE, PROGRAMMED, Small, Vip, answering, get},
     world::{self, Served, agent, ipvsadm, soon},
 };
 
@@ -33,23 +36,36 @@ fn the_mode_changes_both_ways_without_a_lost_connection() -> anyhow::Result<()> 
     assert_eq!(of_ipvs.say("still there?")?, "default/a");
     assert_eq!(get(&client, vip.v6)?, "default/a");
     reset(of_ipvs)?;
-    soon("the end of IPVS", || {
+    wait::until("the end of IPVS", PROGRAMMED, || {
         let links = node.command("ip")?.args(["-br", "link"]).text()?;
         let tables = node.command("nft")?.args(["list", "tables"]).text()?;
-        Ok(ipvsadm(&node)?.is_empty()
-            && !links.contains("dummy-signpost")
-            && !tables.contains("signpost-ipvs"))
+        let counted = node.command("ipvsadm")?.arg("-Ln").text()?;
+        ensure!(
+            ipvsadm(&node)?.is_empty()
+                && !links.contains("dummy-signpost")
+                && !tables.contains("signpost-ipvs"),
+            "{links}{tables}{counted}{}",
+            small.agents[0].log()
+        );
+        Ok(())
     })?;
     assert_eq!(of_programs.say("still there?")?, "default/a");
 
     small.agents.clear();
     small.agents.push(agent(&node, "ipvs", &[])?);
+    through_ipvs(&node, &client, vip)?;
     let mut of_ipvs = converse()?;
     assert_eq!(of_programs.say("and now?")?, "default/a");
     assert_eq!(get(&client, vip.v6)?, "default/a");
     reset(of_programs)?;
-    soon("the end of the programs", || {
-        Ok(!node.bpffs().join("drain").exists())
+    wait::until("the end of the programs", PROGRAMMED, || {
+        let (pins, filters) = (node.bpffs().exists(), filters(&node)?);
+        ensure!(
+            !pins && filters.is_empty(),
+            "pins: {pins}\n{filters}{}",
+            small.agents[0].log()
+        );
+        Ok(())
     })?;
     assert_eq!(of_ipvs.say("still there?")?, "default/a");
     let status = small.agents[0].command("status")?.output()?;
@@ -60,6 +76,76 @@ fn the_mode_changes_both_ways_without_a_lost_connection() -> anyhow::Result<()> 
     let backends = small.agents[0].command("backend list")?.text()?;
     assert!(backends.contains("8080"), "{backends}");
     Ok(())
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask vm --suite ipvs"]
+fn programs_that_were_left_with_a_connection_are_taken_back() -> anyhow::Result<()> {
+    if world::obstacle().is_some() {
+        return Ok(());
+    }
+    let lab = Lab::builder().node("one", Cni::Routed).start()?;
+    let node = lab.node("one")?.clone();
+    let agents = vec![agent(&node, "ebpf", &[])?];
+    let mut small = Small::over(lab, agents);
+    let client = small.client("one", "client")?;
+    small.server("web", "one", "a")?;
+    let vip = small.service("web")?;
+    answering(&client, vip)?;
+    let mut kept = client.run(|| Conversation::start(vip.v6, PATIENCE))??;
+    kept.say("hello")?;
+
+    small.agents.clear();
+    small.agents.push(agent(&node, "ipvs", &[])?);
+    through_ipvs(&node, &client, vip)?;
+    assert_eq!(kept.say("still there?")?, "default/a");
+
+    small.agents.clear();
+    small.agents.push(agent(&node, "ebpf", &[])?);
+    let by_programs = || small.agents[0].counter("flow_created");
+    let before = by_programs()?;
+    soon("new connections by programs", || {
+        get(&client, vip.v4)?;
+        Ok(by_programs()? > before)
+    })?;
+    assert_eq!(kept.say("and now?")?, "default/a");
+    Ok(())
+}
+
+/// Waits until new connections go through the virtual server: the programs are told once that has all Services, which an agent
+/// that is ready may be about to do.
+fn through_ipvs(node: &Node, client: &Pod, vip: Vip) -> anyhow::Result<()> {
+    soon("a connection through IPVS", || {
+        get(client, vip.v4)?;
+        let counted = node.command("ipvsadm")?.args(["-Ln", "--stats"]).text()?;
+        Ok(counted.lines().any(|line| has_connections(line, vip.v4)))
+    })
+}
+
+/// The filters of a node's interfaces, which programs are on kernels without TCX.
+fn filters(node: &Node) -> anyhow::Result<String> {
+    let mut all = String::new();
+    let links = node.command("ip")?.args(["-br", "link"]).text()?;
+    for link in links.lines() {
+        let name = link.split([' ', '@']).next().context("no name")?;
+        for side in ["ingress", "egress"] {
+            // An interface without the qdisc has none.
+            let shown = node
+                .command("tc")?
+                .args(["filter", "show", "dev", name, side])
+                .output()?;
+            all.push_str(&String::from_utf8_lossy(&shown.stdout));
+        }
+    }
+    Ok(all)
+}
+
+/// Whether a line of `ipvsadm --stats` is of this virtual server, and counts connections: `TCP  10.96.1.1:80  2 …`.
+fn has_connections(line: &str, server: SocketAddr) -> bool {
+    let mut words = line.split_whitespace();
+    words.next() == Some("TCP")
+        && words.next() == Some(&server.to_string())
+        && words.next().is_some_and(|count| count != "0")
 }
 
 /// Ends a connection at once, so that nobody remembers it for minutes.

@@ -10,7 +10,10 @@ use super::{super::AtInterfaces, AgentConfig};
 use crate::{
     dataplane::{
         Dataplane, Handover, Report, Update,
-        ebpf::{drain::Remaining, handing_over::HandingOver},
+        ebpf::{
+            drain::Remaining,
+            handing_over::{HandingOver, Removed},
+        },
         ipvs::{self, IpvsConfig, IpvsDataplane, Timeouts, remains},
     },
     interfaces::{Interface, Place},
@@ -120,8 +123,10 @@ pub(super) async fn leave_programs(root: PathBuf, mut filled: watch::Receiver<bo
         sleep(TURN).await;
     }
     match left.end() {
-        Ok(pins) => tracing::info!(pins, "the eBPF mode has left nothing behind"),
-        Err(error) => tracing::warn!(?root, "pins of the eBPF mode stay: {error:#}"),
+        Ok(Removed { pins, filters }) => {
+            tracing::info!(pins, filters, "the eBPF mode has left nothing behind");
+        }
+        Err(error) => tracing::warn!(?root, "programs of the eBPF mode stay: {error:#}"),
     }
 }
 

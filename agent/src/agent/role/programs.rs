@@ -25,7 +25,8 @@ pub(super) fn open_programs(
     let found = takeover::at_start(root);
     let handover = Handover {
         takeover: found.takeover || ipvs::has_connections(),
-        drain: drain::is_on(root),
+        // Until the maps are filled, those who served the node meanwhile know more.
+        drain: drain::is_on(root) || drain::is_handed_over(root),
     };
     let mut dataplane = EbpfDataplane::open(EbpfConfig {
         pin_root: root.clone(),

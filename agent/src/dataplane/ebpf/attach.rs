@@ -19,6 +19,8 @@ use crate::interfaces::Place;
 
 mod clsact;
 
+pub use clsact::remove_all as remove_filters;
+
 /// Programs of an interface: one for each direction.
 const ONE_PLACE: usize = 2;
 

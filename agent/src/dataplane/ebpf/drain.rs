@@ -1,7 +1,7 @@
 //! Leaving a node to another proxy: known connections go on through our programs, new ones are left to it.
 //!
 //! That a node drains is said by an empty folder beside the maps, so that it outlives the agent but neither a reboot nor
-//! `signpost cleanup`.
+//! `signpost cleanup`. Another one says that it does so for a dataplane without BPF.
 
 use std::{
     collections::HashMap,
@@ -64,6 +64,32 @@ pub fn set(root: &Path, on: bool, by_itself: bool) -> anyhow::Result<()> {
         write(root, on).context("the programs cannot be told")?;
     }
     Ok(())
+}
+
+/// Whether new connections were left to a dataplane without BPF. What the maps say of Services is as old as that.
+pub fn is_handed_over(root: &Path) -> bool {
+    handed_over(root).exists()
+}
+
+/// Leaves new connections to a dataplane without BPF.
+///
+/// # Errors
+/// Where nothing is pinned, or nobody may change it.
+pub(super) fn hand_over(root: &Path) -> anyhow::Result<()> {
+    let mark = handed_over(root);
+    fs::create_dir_all(&mark).with_context(|| format!("{} cannot be made", mark.display()))?;
+    write(root, true).context("the programs cannot be told")
+}
+
+/// Says that the maps are true again.
+///
+/// # Errors
+/// Where nobody may change it.
+pub fn take_back(root: &Path) -> io::Result<()> {
+    match fs::remove_dir(handed_over(root)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
 }
 
 /// Whether the programs leave new connections alone.
@@ -174,6 +200,10 @@ pub(super) fn leave_datagrams(tables: &mut KernelTables) -> io::Result<usize> {
 
 fn mark(root: &Path) -> PathBuf {
     root.join("drain")
+}
+
+fn handed_over(root: &Path) -> PathBuf {
+    root.join("handed-over")
 }
 
 fn write(root: &Path, on: bool) -> io::Result<()> {

@@ -11,11 +11,12 @@ use anyhow::Context as _;
 use signpost_common::dns::Config;
 
 use super::{
+    attach,
     drain::{self, Remaining},
     now, pins,
     sweep::Sweeper,
     sys,
-    tables::{Configs, Flows, KernelTables, Sockets, Table as _, Tables as _},
+    tables::{Configs, Flows, Fragments, KernelTables, Sockets, Table as _, Tables as _},
     view::View,
 };
 
@@ -37,10 +38,10 @@ impl HandingOver {
         if View::open(root).is_err() {
             return Ok(None);
         }
-        drain::set(root, true, true)?;
+        drain::hand_over(root)?;
         let folder = pins::maps_folder(&pins::folder(root));
         let mut maps = BTreeMap::new();
-        for name in [Configs::NAME, Flows::NAME, Sockets::NAME] {
+        for name in [Configs::NAME, Flows::NAME, Fragments::NAME, Sockets::NAME] {
             let map = sys::open_pinned(&folder.join(name))
                 .with_context(|| format!("map {name} cannot be opened"))?;
             maps.insert(name, map);
@@ -73,20 +74,41 @@ impl HandingOver {
         Ok(remaining)
     }
 
-    /// Removes all that is pinned; returns how many pins that were.
+    /// Removes the programs and all that is pinned, as [`remove`] does.
     ///
     /// # Errors
-    /// Where one cannot be removed.
-    pub fn end(self) -> anyhow::Result<usize> {
-        Ok(remove_all(&self.root)?)
+    /// As there.
+    pub fn end(self) -> anyhow::Result<Removed> {
+        remove(&self.root)
     }
 }
 
-/// Removes a folder with all that is in it; returns how many files that were.
+/// What was removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Files below the instance's folder.
+    pub pins: usize,
+    /// Filters of interfaces, on kernels where programs are no links.
+    pub filters: usize,
+}
+
+/// Removes an instance's folder, and with its links the programs; where these are filters of the interfaces of this
+/// network namespace, the filters. The qdisc that has them stays: others may have filters there.
 ///
 /// # Errors
 /// Where something cannot be removed.
-pub fn remove_all(folder: &Path) -> io::Result<usize> {
+pub fn remove(root: &Path) -> anyhow::Result<Removed> {
+    // What is translated when it arrives has to be finished when it leaves: the filters know their order.
+    let filters = attach::remove_filters().context("interfaces cannot be listed")?;
+    let pins = match remove_all(root) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+        removed => removed.with_context(|| format!("{} cannot be removed", root.display()))?,
+    };
+    Ok(Removed { pins, filters })
+}
+
+/// Removes a folder with all that is in it; returns how many files that were.
+fn remove_all(folder: &Path) -> io::Result<usize> {
     let mut removed = 0;
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
@@ -99,4 +121,20 @@ pub fn remove_all(folder: &Path) -> io::Result<usize> {
     }
     fs::remove_dir(folder)?;
     Ok(removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_removed_with_all_that_is_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("root");
+        fs::create_dir_all(root.join("v1/links")).unwrap();
+        fs::write(root.join("v1/links/7"), "").unwrap();
+        fs::write(root.join("v1/flows"), "").unwrap();
+        assert_eq!(remove_all(&root).unwrap(), 2);
+        assert!(!root.exists());
+    }
 }

@@ -4,6 +4,7 @@ use std::io;
 
 use anyhow::{Context as _, ensure};
 use aya::programs::{
+    ProgramError, TcAttachType,
     links::Link,
     tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle},
 };
@@ -13,6 +14,7 @@ use netlink_packet_route::{
     tc::{TcHandle as Handle, TcMessage},
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
+use nix::net::if_::if_nameindex;
 use tracing::debug;
 
 use super::{
@@ -82,13 +84,31 @@ pub(super) fn attach(
 /// Removes a program's filter, where there is one.
 pub(super) fn detach(ifindex: u32, program: Program) {
     let name = name_of(ifindex);
-    let detached =
-        SchedClassifierLink::attached(&name, program.attach_type(), PRIORITY, HANDLE, None)
-            .map_err(Into::into)
-            .and_then(Link::detach);
-    if let Err(error) = detached {
+    if let Err(error) = detach_filter(&name, program.attach_type()) {
         debug!(ifindex, name, %error, "there was no filter to remove");
     }
+}
+
+/// Removes our filters from every interface of this network namespace: first those of what arrives, since what they translate
+/// has to be finished when it leaves. Returns how many there were.
+///
+/// # Errors
+/// Where the interfaces cannot be listed.
+pub fn remove_all() -> io::Result<usize> {
+    let interfaces = if_nameindex()?;
+    let mut removed = 0;
+    for (side, kind) in [
+        (Side::Ingress, TcAttachType::Ingress),
+        (Side::Egress, TcAttachType::Egress),
+    ] {
+        for interface in &interfaces {
+            if has_filter(interface.index(), side).is_ok_and(|has| has) {
+                let name = interface.name().to_string_lossy();
+                removed += usize::from(detach_filter(&name, kind).is_ok());
+            }
+        }
+    }
+    Ok(removed)
 }
 
 /// Whether an interface that is there lacks one of our two filters. What cannot be read is not lost.
@@ -96,6 +116,12 @@ pub(super) fn has_lost(ifindex: u32) -> bool {
     [Side::Ingress, Side::Egress]
         .into_iter()
         .any(|side| has_filter(ifindex, side).is_ok_and(|has| !has) && !name_of(ifindex).is_empty())
+}
+
+fn detach_filter(name: &str, kind: TcAttachType) -> Result<(), ProgramError> {
+    SchedClassifierLink::attached(name, kind, PRIORITY, HANDLE, None)
+        .map_err(Into::into)
+        .and_then(Link::detach)
 }
 
 fn has_filter(ifindex: u32, side: Side) -> io::Result<bool> {
