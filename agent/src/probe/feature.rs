@@ -40,6 +40,8 @@ pub enum Feature {
     Dummy,
     /// How much the kernel is locked down.
     Lockdown,
+    /// The kernel's types, as tools read them.
+    Btf,
 }
 
 /// What a feature is for.
@@ -75,9 +77,10 @@ const KERNEL: &str = "use a kernel of 5.10 or later with CONFIG_BPF_SYSCALL, CON
 
 impl Feature {
     /// All, in the order of the table.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Bpf,
         Self::Lockdown,
+        Self::Btf,
         Self::MapKinds,
         Self::Classifiers,
         Self::ClassifierHelpers,
@@ -115,6 +118,7 @@ impl Feature {
             Self::Nftables => "nftables",
             Self::Dummy => "dummy",
             Self::Lockdown => "lockdown",
+            Self::Btf => "btf",
         }
     }
 
@@ -221,9 +225,9 @@ impl Feature {
             },
             Self::Nftables => About {
                 title: "nftables",
-                need: Need::IpvsLess,
+                need: Need::Ipvs,
                 with: "filters and masquerade of mode IPVS are one table",
-                without: "mode IPVS needs iptables and ipset for its filters and masquerade",
+                without: "no mode IPVS",
                 todo: "modprobe nf_tables nft_chain_nat",
             },
             Self::Dummy => About {
@@ -239,6 +243,13 @@ impl Feature {
                 with: "BPF is not restricted by it",
                 without: "the kernel may refuse BPF",
                 todo: "where BPF is refused: boot with lockdown=none or lockdown=integrity",
+            },
+            Self::Btf => About {
+                title: "BTF",
+                need: Need::Note,
+                with: "bpftool shows the kernel's types by name",
+                without: "the programs do without; bpftool shows less",
+                todo: "nothing has to be done; CONFIG_DEBUG_INFO_BTF has it",
             },
         }
     }

@@ -25,6 +25,7 @@ pub fn probe(bpffs_root: &Path, cgroup_root: Option<&Path>) -> Probes {
     features.extend(in_a_namespace());
     features.insert(Feature::Dummy, dummy());
     features.insert(Feature::Lockdown, lockdown());
+    features.insert(Feature::Btf, btf());
     Probes {
         kernel: release(),
         features,
@@ -133,6 +134,14 @@ fn dummy() -> Probe {
     match lists.into_iter().find(|name| listed(name)) {
         Some(_) => Ok("on the disk".to_owned()),
         None => Err("neither loaded nor on the disk".to_owned()),
+    }
+}
+
+fn btf() -> Probe {
+    const FILE: &str = "/sys/kernel/btf/vmlinux";
+    match fs::metadata(FILE) {
+        Ok(_) => Ok("there".to_owned()),
+        Err(error) => Err(format!("{FILE}: {error}")),
     }
 }
 

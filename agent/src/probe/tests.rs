@@ -92,7 +92,7 @@ fn without_tcx_clsact_decides() {
     assert_eq!(level(Feature::Clsact), Level::Broken);
     assert_eq!(level(Feature::Tcx), Level::Less);
     assert_eq!(
-        without(&[Feature::Clsact]).table(Some(Mode::Ebpf))[7].level,
+        without(&[Feature::Clsact]).table(Some(Mode::Ebpf))[8].level,
         Level::Fine
     );
 }

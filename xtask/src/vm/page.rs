@@ -63,8 +63,8 @@ pub(crate) fn page(records: &[(&str, Record)]) -> String {
     text.extend(follows);
     text += "\n## What the verifier looks at\n\n";
     text += "Instructions of each program, and the milliseconds that loading it took; the verifier's limit is a million, a \
-             test keeps each below half of it. The machines are emulated: on a processor of its own a kernel takes about a \
-             tenth of the time.\n\n";
+             test keeps each below half of it. The machines are emulated and share processors with others: the milliseconds say \
+             what was run, not how fast a kernel is, which on a processor of its own takes a tenth and less.\n\n";
     text += &head("program", ran.iter().map(|(name, _)| *name));
     for program in names(ran.iter().map(|(_, record)| record.programs.keys())) {
         let cells = ran

@@ -96,13 +96,14 @@ impl Record {
             .extend(lines.map(|line: Line| (line.program, line.verified)));
     }
 
-    /// Takes in what came of a suite.
-    pub(crate) fn ran(&mut self, suite: &str, outcome: &Outcome) {
+    /// Takes in what came of a suite, or of its quick part.
+    pub(crate) fn ran(&mut self, suite: &str, quick: bool, outcome: &Outcome) {
         let came = Suite {
             passed: outcome.passed,
             failed: outcome.failed + usize::from(outcome.broken),
         };
-        self.suites.insert(suite.to_owned(), came);
+        let part = if quick { ", quick part" } else { "" };
+        self.suites.insert(format!("{suite}{part}"), came);
     }
 }
 
