@@ -113,6 +113,18 @@ impl Agent {
         Ok(command)
     }
 
+    /// How it carries Services, as `signpost status` has it: `ebpf` or `ipvs`.
+    ///
+    /// # Errors
+    /// Where it does not say so.
+    pub fn mode(&self) -> anyhow::Result<String> {
+        // The exit status is 1 where something needs attention.
+        let said = self.command("status")?.args(["-o", "json"]).output()?;
+        let status: serde_json::Value = serde_json::from_slice(&said.stdout)?;
+        let mode = status["agent"]["mode"].as_str();
+        Ok(mode.context("no mode")?.to_owned())
+    }
+
     /// What the programs have counted, by cause.
     ///
     /// # Errors

@@ -39,6 +39,20 @@ pub fn lab_pod() -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
+/// The demo.
+///
+/// # Errors
+/// Where there is none.
+pub fn demo() -> anyhow::Result<PathBuf> {
+    let path = beside_us("demo")?;
+    ensure!(
+        path.is_file(),
+        "{} is not there: cargo build --package signpost-tests",
+        path.display()
+    );
+    Ok(path)
+}
+
 fn beside_us(name: &str) -> anyhow::Result<PathBuf> {
     let us = env::current_exe()?;
     let mut folder = us.parent().context("no folder")?;

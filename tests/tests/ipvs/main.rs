@@ -3,6 +3,7 @@
 
 mod changes;
 mod clients;
+mod denied;
 mod going;
 mod modes;
 mod outside;

@@ -81,13 +81,14 @@ const TOOLS: [&str; 62] = [
 ];
 
 /// Files and folders that they read.
-const DATA: [&str; 9] = [
+const DATA: [&str; 10] = [
     "/etc/group",
     "/etc/hosts",
     "/etc/iproute2",
     "/etc/nsswitch.conf",
     "/etc/passwd",
     "/etc/protocols",
+    "/etc/resolv.conf",
     "/etc/services",
     "/usr/lib/x86_64-linux-gnu/xtables",
     "/usr/share/iproute2",

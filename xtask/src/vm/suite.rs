@@ -113,7 +113,7 @@ impl Part {
 /// The programs that tests start.
 pub(super) fn programs_of_the_laboratory() -> Vec<PathBuf> {
     let built = project::target().join("debug");
-    let programs = ["signpost", "lab-pod"].map(|name| built.join(name));
+    let programs = ["signpost", "lab-pod", "demo"].map(|name| built.join(name));
     programs.into_iter().filter(|path| path.is_file()).collect()
 }
 

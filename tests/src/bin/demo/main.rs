@@ -7,6 +7,7 @@ use clap::Parser;
 use signpost_tests::lab::workplace;
 
 mod interrupt;
+mod ipvs;
 mod keep;
 mod names;
 mod restart;
@@ -84,5 +85,9 @@ fn tell(story: &mut Story, stage: &mut Stage) -> anyhow::Result<()> {
     names::outside(story, stage)?;
     restart::killed(story, stage)?;
     restart::started_again(story, stage)?;
-    names::counters(story, stage)
+    if stage.by_programs {
+        names::counters(story, stage)
+    } else {
+        ipvs::virtual_servers(story, stage)
+    }
 }

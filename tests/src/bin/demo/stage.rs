@@ -22,6 +22,8 @@ pub(crate) struct Stage {
     pub(crate) kubelet: Kubelet,
     pub(crate) upstream: Upstream,
     pub(crate) lab: Lab,
+    /// Services are carried by programs, and not by the kernel's virtual server.
+    pub(crate) by_programs: bool,
 }
 
 impl Stage {
@@ -36,6 +38,7 @@ impl Stage {
         let dns = dns::start(&mut kubelet, &agent, "signpost-dns")?;
         let jump = kubelet.pod("dev", "jump")?.clone();
         let tools = node.add(PodSpec::new("default", "tools"))?;
+        let by_programs = agent.mode()? == "ebpf";
         let stage = Self {
             agent,
             dns,
@@ -44,6 +47,7 @@ impl Stage {
             kubelet,
             upstream,
             lab,
+            by_programs,
         };
         for name in ["ent", "ent.prod"] {
             wait::until(name, Duration::from_secs(10), || stage.visit(name, 1))?;
