@@ -7,7 +7,10 @@ use prometheus_client::{
     encoding::{DescriptorEncoder, EncodeMetric as _},
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
-use signpost_common::{Cause, count::ServiceCount, service::ServiceValue};
+use signpost_common::{Cause, count::ServiceCount};
+
+use super::proxy_health::family_name;
+use crate::model::Family;
 
 /// How full a map is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,15 +25,30 @@ pub struct MapFill {
     pub memory: u64,
 }
 
+/// What went through a service port of one family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceTraffic {
+    /// Namespace of the Service.
+    pub namespace: String,
+    /// Name of the Service.
+    pub name: String,
+    /// Name of the port, empty for an unnamed one.
+    pub port: String,
+    /// The family.
+    pub family: Family,
+    /// What was counted.
+    pub count: ServiceCount,
+}
+
 /// What can be read from the kernel.
 pub trait Kernel: fmt::Debug + Send + Sync {
-    /// Packets by cause, summed over the CPUs.
+    /// Packets by cause, summed over the CPUs; empty where there are no programs.
     ///
     /// # Errors
     /// Where the map cannot be read.
     fn counters(&self) -> anyhow::Result<Vec<(Cause, u64)>>;
 
-    /// How full the maps are.
+    /// How full the maps are; empty where there are none.
     ///
     /// # Errors
     /// Where the maps cannot be read.
@@ -40,7 +58,7 @@ pub trait Kernel: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// Where the maps cannot be read.
-    fn services(&self) -> anyhow::Result<Vec<(ServiceValue, ServiceCount)>>;
+    fn services(&self) -> anyhow::Result<Vec<ServiceTraffic>>;
 }
 
 /// Turns what a [`Kernel`] says into metrics. What cannot be read is left out, with a line in the log.
@@ -50,6 +68,7 @@ pub struct KernelCollector(pub Box<dyn Kernel>);
 impl Collector for KernelCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         match self.0.counters() {
+            Ok(counters) if counters.is_empty() => {}
             Ok(counters) => {
                 let mut family = encoder.encode_descriptor(
                     "packets",
@@ -78,7 +97,7 @@ impl Collector for KernelCollector {
                 m.memory
             }),
         ];
-        for (name, help, get) in gauges {
+        for (name, help, get) in gauges.into_iter().filter(|_| !maps.is_empty()) {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             for map in &maps {
                 let labels = [("map", map.map.as_str())];
@@ -98,7 +117,7 @@ impl Collector for KernelCollector {
 
 fn encode_services(
     encoder: &mut DescriptorEncoder<'_>,
-    services: &[(ServiceValue, ServiceCount)],
+    services: &[ServiceTraffic],
 ) -> fmt::Result {
     type Get = fn(&ServiceCount) -> u64;
     let metrics: [(&str, &str, Get); 5] = [
@@ -130,16 +149,14 @@ fn encode_services(
     ];
     for (name, help, get) in metrics {
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for (service, count) in services {
-            let [namespace, name, port] = service.names().unwrap_or_default();
-            let ip_family = if service.family == 4 { "IPv4" } else { "IPv6" };
+        for service in services {
             let labels = [
-                ("namespace", namespace),
-                ("service", name),
-                ("port", port),
-                ("ip_family", ip_family),
+                ("namespace", service.namespace.as_str()),
+                ("service", service.name.as_str()),
+                ("port", service.port.as_str()),
+                ("ip_family", family_name(service.family)),
             ];
-            ConstCounter::new(get(count)).encode(family.encode_family(&labels)?)?;
+            ConstCounter::new(get(&service.count)).encode(family.encode_family(&labels)?)?;
         }
     }
     Ok(())
@@ -168,17 +185,7 @@ mod tests {
             }])
         }
 
-        fn services(&self) -> anyhow::Result<Vec<(ServiceValue, ServiceCount)>> {
-            let padded = |text: &[u8]| std::array::from_fn(|at| *text.get(at).unwrap_or(&0));
-            let service = ServiceValue {
-                namespace: padded(b"shop"),
-                name: padded(b"cart"),
-                port_name: padded(b"http"),
-                protocol: 6,
-                family: 6,
-                pad: [0; 2],
-                generation: 0,
-            };
+        fn services(&self) -> anyhow::Result<Vec<ServiceTraffic>> {
             let count = ServiceCount {
                 connections: 2,
                 packets_in: 10,
@@ -186,7 +193,13 @@ mod tests {
                 packets_out: 8,
                 bytes_out: 5000,
             };
-            Ok(vec![(service, count)])
+            Ok(vec![ServiceTraffic {
+                namespace: "shop".to_owned(),
+                name: "cart".to_owned(),
+                port: "http".to_owned(),
+                family: Family::V6,
+                count,
+            }])
         }
     }
 

@@ -14,6 +14,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+mod counting;
 mod ipvs;
 mod notes;
 mod programs;
@@ -23,7 +24,7 @@ mod zone;
 
 use self::{
     notes::kube_options,
-    programs::{Pinned, open_programs},
+    programs::open_programs,
     published::{Published, hello, report},
     serving::{on_a_thread, part, serve_at, until_signalled},
     zone::{follow_dns, terms},
@@ -36,7 +37,7 @@ use super::{
 };
 use crate::{
     addresses,
-    admin::{self, About, Health, Metrics, ServiceHealth, kernel::Kernel, service_health},
+    admin::{self, About, Health, Metrics, ServiceHealth, service_health},
     config::{AgentConfig, DnsAnswers, Instance, Source, dns::file::DnsConfigFile},
     dataplane::{Handover, ebpf::EbpfDataplane},
     feed::{self, Feed},
@@ -96,8 +97,7 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
     let health = Arc::new(Health::default());
     // The loop's own guards come later than the first probe may.
     let dataplane_open = health.guard("programs and maps loaded");
-    let pinned: Box<dyn Kernel> = Box::new(Pinned(config.instance.bpffs_root.clone()));
-    let metrics = Arc::new(Metrics::new(by_programs.then_some(pinned)));
+    let metrics = Arc::new(Metrics::new(counting::kernel(config, by_programs)));
     metrics.features(&features);
     let mut parts = JoinSet::new();
     parts.spawn(until_signalled()?);

@@ -154,6 +154,19 @@ impl IpvsDataplane {
         self.tables.write(&touched, &self.desired).map(drop)
     }
 
+    /// Says which addresses packets by the default routes get.
+    ///
+    /// # Errors
+    /// Where the tables cannot be changed.
+    pub fn set_preferred(&mut self, addresses: &BTreeSet<IpAddr>) -> anyhow::Result<()> {
+        self.desired.set_preferred(addresses);
+        self.tables.set_source_ranges(self.desired.source_ranges());
+        if self.first {
+            return Ok(());
+        }
+        self.tables.write(&BTreeSet::new(), &self.desired).map(drop)
+    }
+
     fn carry_out(&mut self, mut touched: Touched) -> anyhow::Result<Report> {
         let mut report = Report::default();
         for key in &touched.servers {
@@ -252,17 +265,10 @@ impl Dataplane for IpvsDataplane {
             let changed = self.tables.replace(Set::Foreign, elements.collect());
             touched.elements.extend(changed);
         }
-        let frame = self.tables.frame();
-        let frame = Frame {
-            service_ranges: update
-                .service_ranges
-                .as_ref()
-                .unwrap_or(&frame.service_ranges)
-                .clone(),
-            source_ranges: self.desired.source_ranges().clone(),
-            ..frame.clone()
-        };
-        self.tables.set_frame(frame);
+        if let Some(ranges) = &update.service_ranges {
+            self.tables.set_service_ranges(ranges);
+        }
+        self.tables.set_source_ranges(self.desired.source_ranges());
         let failed = std::mem::take(&mut self.failed);
         touched.servers.extend(failed.servers);
         touched.vips.extend(failed.vips);

@@ -45,6 +45,16 @@ fn a_kernel_that_denies_bpf_gets_ipvs_and_is_told_why() {
 }
 
 #[test]
+fn without_nftables_no_virtual_server_is_filled_and_the_operator_is_told() {
+    for wish in [Wish::Auto, Wish::Ipvs] {
+        let choice = choose(&without(&[Feature::Bpf, Feature::Nftables]), wish);
+        assert_eq!(choice.mode, None);
+        let reason = choice.reason;
+        assert!(reason.contains("nftables: refused"), "{reason}");
+    }
+}
+
+#[test]
 fn what_was_asked_for_is_done_or_nothing() {
     assert_eq!(choose(&all(), Wish::Ipvs).mode, Some(Mode::Ipvs));
     let choice = choose(&without(&[Feature::IpVs]), Wish::Ipvs);

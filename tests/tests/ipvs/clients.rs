@@ -85,8 +85,8 @@ fn a_pod_and_a_process_of_the_node_reach_themselves() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// kubernetes/kubernetes#72236: what listens on the node must not be reached through a Service's address; nor does anybody
-/// wait for a Service without endpoints (#71071, #90188).
+/// kubernetes/kubernetes#72236, #84322: what listens on the node must not be reached through a Service's address; nor does
+/// anybody wait for a Service without endpoints.
 #[test]
 #[ignore = "needs root: cargo xtask vm --suite ipvs"]
 fn what_is_not_served_is_refused_at_once() -> anyhow::Result<()> {

@@ -61,6 +61,13 @@ fn with_policy_local_only_clients_inside_are_sent_elsewhere() -> anyhow::Result<
             let expected = if is_served { "answered" } else { "timed out" };
             assert!(said.contains(expected), "{address} from {there}: {said}");
         }
+        // One set of endpoints is for all: where that narrows the choice of clients inside, operators are told.
+        small.server("web", "two", "elsewhere")?;
+        world::soon("a word in the status", || {
+            let status = small.agents[0].command("status")?.output()?;
+            let status = String::from_utf8(status.stdout)?;
+            Ok(status.contains("they get only endpoints of this node") == is_served)
+        })?;
     }
     Ok(())
 }
@@ -83,16 +90,41 @@ fn only_sources_in_the_ranges_may_use_the_load_balancer() -> anyhow::Result<()> 
         anyhow::bail!("no way in");
     };
     answered_by(&outside, node_port, "default/server")?;
-    let said = refusal(get(&outside, balanced));
-    assert!(said.contains("timed out"), "{said}");
+    let node = small.lab.node("one")?;
+    for said in [get(&outside, balanced), of_node(node, balanced)] {
+        let said = refusal(said);
+        assert!(said.contains("timed out"), "{said}");
+    }
     service(
         &small,
         &json!({"loadBalancerSourceRanges": ["198.51.100.0/24", "192.168.50.0/24"]}),
     )?;
     answered_by(&outside, balanced, "default/server")?;
+    // The node's own address is in the range, so its processes are let in.
+    assert_eq!(of_node(node, balanced)?, "default/server");
     service(
         &small,
         &json!({"loadBalancerSourceRanges": ["198.51.100.0/24"]}),
     )?;
     world::soon("refusal", || Ok(get(&outside, balanced).is_err()))
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask vm --suite ipvs"]
+fn without_endpoints_every_way_in_refuses() -> anyhow::Result<()> {
+    if world::obstacle().is_some() {
+        return Ok(());
+    }
+    let small = world::one(&[])?;
+    let outside = outside(&small.lab)?;
+    service(&small, &json!({}))?;
+    let node = small.lab.node("one")?;
+    for address in ways_in(&small)? {
+        world::soon("a refusal", || {
+            Ok(refusal(get(&outside, address)).contains("refused"))
+        })?;
+        let said = refusal(of_node(node, address));
+        assert!(said.contains("refused"), "{address} of the node: {said}");
+    }
+    Ok(())
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use signpost_tests::lab::{Agent, CLUSTER_CIDR, Cni, Lab, Node, Pod, client, wait};
+use signpost_tests::lab::{Agent, CLUSTER_CIDR, Cni, Lab, Node, Pod, agent::fetch, client, wait};
 
 use crate::small::{MOMENT, PROGRAMMED, Small, Vip, answering};
 
@@ -114,6 +114,11 @@ pub(crate) fn weight(node: &Node, server: SocketAddr, to: IpAddr) -> anyhow::Res
 /// Asks an address over TCP from a node's own processes.
 pub(crate) fn of_node(node: &Node, address: SocketAddr) -> anyhow::Result<String> {
     node.namespace().run(|| client::get(address, MOMENT))?
+}
+
+/// What the agent of a node counts.
+pub(crate) fn metrics(node: &Node) -> anyhow::Result<String> {
+    node.namespace().run(|| fetch(10_249, "/metrics"))?
 }
 
 /// What the kernel has on a node, for who wants to know why something failed.

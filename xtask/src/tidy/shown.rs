@@ -1,23 +1,36 @@
-//! The table that says which test shows a behaviour names tests that exist.
+//! The tables that say which test shows a behaviour name tests that exist.
 
 use std::{fs, path::Path};
 
 use anyhow::Context as _;
 
-/// Where the table is, and the heading above it.
-const PAGE: &str = "docs/services.md";
+/// Where the tables are, and the heading above each.
+const PAGES: [&str; 2] = ["docs/services.md", "docs/ipvs.md"];
 const HEADING: &str = "## What shows it";
 
-/// Every test that the table names and the sources do not have. `sources` are the paths and texts of all of them.
+/// Every test that a table names and the sources do not have. `sources` are the paths and texts of all of them.
 pub(super) fn check<'a>(
     root: &Path,
     sources: impl Iterator<Item = (&'a Path, &'a str)> + Clone,
 ) -> anyhow::Result<Vec<String>> {
-    let page = fs::read_to_string(root.join(PAGE)).context(PAGE)?;
-    let (_, section) = page
-        .split_once(HEADING)
-        .with_context(|| format!("{PAGE} has no {HEADING:?}"))?;
     let rust = sources.filter(|(path, _)| path.extension().is_some_and(|e| e == "rs"));
+    let mut breaches = Vec::new();
+    for page in PAGES {
+        breaches.extend(missing(root, page, &rust)?);
+    }
+    Ok(breaches)
+}
+
+/// Those of one page.
+fn missing<'a>(
+    root: &Path,
+    page: &str,
+    rust: &(impl Iterator<Item = (&'a Path, &'a str)> + Clone),
+) -> anyhow::Result<Vec<String>> {
+    let text = fs::read_to_string(root.join(page)).with_context(|| page.to_owned())?;
+    let (_, section) = text
+        .split_once(HEADING)
+        .with_context(|| format!("{page} has no {HEADING:?}"))?;
     let mut breaches = Vec::new();
     for name in named(section) {
         let exists = match &name {
@@ -34,7 +47,7 @@ pub(super) fn check<'a>(
             }
         };
         if !exists {
-            breaches.push(format!("{PAGE}: there is no test {name:?}"));
+            breaches.push(format!("{page}: there is no test {name:?}"));
         }
     }
     Ok(breaches)

@@ -196,9 +196,8 @@ impl AtInterfaces for Ipvs {
         Vec::new()
     }
 
-    fn set_addresses(&mut self, _: &BTreeSet<IpAddr>) -> anyhow::Result<()> {
-        // nftables finds them itself.
-        Ok(())
+    fn set_addresses(&mut self, addresses: &BTreeSet<IpAddr>) -> anyhow::Result<()> {
+        self.dataplane.set_preferred(addresses)
     }
 }
 

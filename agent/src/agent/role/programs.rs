@@ -1,17 +1,16 @@
 //! The dataplane of BPF programs, as the agent drives it.
 
-use std::{collections::BTreeSet, net::IpAddr, path::PathBuf};
+use std::{collections::BTreeSet, net::IpAddr};
 
 use anyhow::ensure;
-use signpost_common::{Cause, count::ServiceCount, device::DeviceValue, service::ServiceValue};
+use signpost_common::device::DeviceValue;
 
 use super::{super::AtInterfaces, ipvs};
 use crate::{
-    admin::kernel::{Kernel, MapFill},
     config::{AgentConfig, DnsAnswers},
     dataplane::{
         Handover,
-        ebpf::{EbpfConfig, EbpfDataplane, cgroup::find_root, drain, takeover, view::View},
+        ebpf::{EbpfConfig, EbpfDataplane, cgroup::find_root, drain, takeover},
     },
     interfaces::{Addresses, Interface, Place},
     zone::ZoneConfig,
@@ -42,31 +41,6 @@ pub(super) fn open_programs(
     })?;
     dataplane.keep_clear(&found)?;
     Ok((dataplane, handover))
-}
-
-/// What the kernel counts, for metrics. Opened anew for each scrape, so that it is the instance's current maps.
-#[derive(Debug)]
-pub(super) struct Pinned(pub(super) PathBuf);
-
-impl Kernel for Pinned {
-    fn counters(&self) -> anyhow::Result<Vec<(Cause, u64)>> {
-        Ok(View::open(&self.0)?.counters()?)
-    }
-
-    fn maps(&self) -> anyhow::Result<Vec<MapFill>> {
-        let fill = View::open(&self.0)?.fill()?;
-        let fill = fill.into_iter().map(|f| MapFill {
-            map: f.map.to_owned(),
-            entries: f.elements as u64,
-            capacity: f.size.into(),
-            memory: f.memory,
-        });
-        Ok(fill.collect())
-    }
-
-    fn services(&self) -> anyhow::Result<Vec<(ServiceValue, ServiceCount)>> {
-        Ok(View::open(&self.0)?.service_counts()?)
-    }
 }
 
 impl AtInterfaces for EbpfDataplane {

@@ -40,7 +40,7 @@ pub(super) fn services(view: &View) -> Vec<ServiceRow> {
 }
 
 pub(super) fn backends(view: &View) -> Vec<BackendRow> {
-    let of_port = |port: &Port| -> Vec<BackendRow> {
+    let of_port = |(number, port): (usize, &Port)| -> Vec<BackendRow> {
         let members = port.members.iter();
         members
             .map(|member| BackendRow {
@@ -52,11 +52,11 @@ pub(super) fn backends(view: &View) -> Vec<BackendRow> {
                 chosen: member.chosen,
                 serving: member.serving,
                 local: member.local,
-                flows: view.connections(port, member.address),
+                flows: view.connections(number, member.address),
             })
             .collect()
     };
-    let mut rows: Vec<BackendRow> = view.ports.iter().flat_map(of_port).collect();
+    let mut rows: Vec<BackendRow> = view.ports.iter().enumerate().flat_map(of_port).collect();
     rows.sort();
     rows
 }

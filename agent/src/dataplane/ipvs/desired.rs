@@ -46,6 +46,7 @@ pub struct Touched {
 pub struct Desired {
     scheduler: Arc<str>,
     node: NodeAddresses,
+    preferred: BTreeSet<IpAddr>,
     plans: BTreeMap<PortName, PortPlan>,
     shares: BTreeMap<PortName, Share>,
     servers: BTreeMap<ServerKey, (PortName, Server)>,
@@ -60,6 +61,7 @@ impl Desired {
         Self {
             scheduler: scheduler.into(),
             node: NodeAddresses::default(),
+            preferred: BTreeSet::new(),
             plans: BTreeMap::new(),
             shares: BTreeMap::new(),
             servers: BTreeMap::new(),
@@ -108,6 +110,11 @@ impl Desired {
         touched
     }
 
+    /// Says which addresses packets by the default routes get: they are the node's to whoever lists source ranges.
+    pub fn set_preferred(&mut self, addresses: &BTreeSet<IpAddr>) {
+        self.preferred.clone_from(addresses);
+    }
+
     /// The virtual server that is wanted under a key.
     pub fn server(&self, key: &ServerKey) -> Option<&Server> {
         self.servers.get(key).map(|(_, server)| server)
@@ -133,9 +140,20 @@ impl Desired {
         self.elements.keys().cloned().collect()
     }
 
-    /// Who may use which places.
-    pub const fn source_ranges(&self) -> &BTreeMap<ServerKey, Vec<IpNet>> {
-        &self.source_ranges
+    /// Who may use which places. Where the node's own address may, so may the place's: a process of the node that asks it
+    /// has it as its source.
+    pub fn source_ranges(&self) -> BTreeMap<ServerKey, Vec<IpNet>> {
+        let ranges = self.source_ranges.iter();
+        ranges
+            .map(|(key, ranges)| {
+                let mut ranges = ranges.clone();
+                let lets_in = |own: &IpAddr| ranges.iter().any(|range| range.contains(own));
+                if self.preferred.iter().any(lets_in) {
+                    ranges.push(key.address.into());
+                }
+                (*key, ranges)
+            })
+            .collect()
     }
 
     /// The plans, as they were taken in.

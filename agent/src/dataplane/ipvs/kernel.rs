@@ -13,6 +13,7 @@ use netlink_packet_generic::{
     ctrl::{GenlCtrl, GenlCtrlCmd, nlas::GenlCtrlAttrs},
 };
 use netlink_sys::{Socket, protocols::NETLINK_GENERIC};
+use signpost_common::count::ServiceCount;
 
 use super::{
     message::{Attribute, Command, IpvsMessage},
@@ -85,6 +86,18 @@ impl Kernel {
         let mut found = Vec::new();
         self.list(Command::GetService, Vec::new(), |message| {
             found.extend(server::known_server(message));
+        })?;
+        Ok(found)
+    }
+
+    /// What each virtual server has counted since it was made.
+    ///
+    /// # Errors
+    /// Where the kernel refuses the list.
+    pub fn traffic(&self) -> io::Result<Vec<(ServerKey, ServiceCount)>> {
+        let mut found = Vec::new();
+        self.list(Command::GetService, Vec::new(), |message| {
+            found.extend(server::known_traffic(message));
         })?;
         Ok(found)
     }

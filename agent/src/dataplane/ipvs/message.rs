@@ -3,11 +3,13 @@
 mod attribute;
 #[cfg(test)]
 mod tests;
+mod traffic;
 
 use netlink_packet_core::{DecodeError, Emitable, ParseableParametrized};
 use netlink_packet_generic::{GenlFamily, GenlHeader};
 
 pub(super) use attribute::{Attribute, DestinationAttribute, ServiceAttribute};
+pub(super) use traffic::TrafficAttribute;
 
 /// The family's name and version.
 const FAMILY: &str = "IPVS";

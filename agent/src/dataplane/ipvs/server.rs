@@ -7,7 +7,11 @@ use std::{
     sync::Arc,
 };
 
-use super::message::{Attribute, Command, DestinationAttribute, IpvsMessage, ServiceAttribute};
+use signpost_common::count::ServiceCount;
+
+use super::message::{
+    Attribute, Command, DestinationAttribute, IpvsMessage, ServiceAttribute, TrafficAttribute,
+};
 use crate::model::{Family, Protocol};
 
 /// Clients stay with their destination (`IP_VS_SVC_F_PERSISTENT`).
@@ -145,10 +149,7 @@ impl Operation {
 
 /// The virtual server that a message of a list is about; `None` for one that is not known by address and port.
 pub(super) fn known_server(message: &IpvsMessage) -> Option<(ServerKey, Terms)> {
-    let parts = message.attributes.iter().find_map(|a| match a {
-        Attribute::Service(parts) => Some(parts),
-        _ => None,
-    })?;
+    let parts = service(message)?;
     let (mut family, mut protocol, mut address, mut port) = (None, None, None, None);
     let (mut scheduler, mut flags, mut timeout) = (Arc::from(""), 0, 0);
     for part in parts {
@@ -174,6 +175,34 @@ pub(super) fn known_server(message: &IpvsMessage) -> Option<(ServerKey, Terms)> 
         persistence: (flags & PERSISTENT != 0).then_some(timeout),
     };
     Some((key, terms))
+}
+
+/// What the virtual server has counted that a message of a list is about.
+pub(super) fn known_traffic(message: &IpvsMessage) -> Option<(ServerKey, ServiceCount)> {
+    let (key, _) = known_server(message)?;
+    let traffic = service(message)?.iter().find_map(|part| match part {
+        ServiceAttribute::Traffic(traffic) => Some(traffic),
+        _ => None,
+    })?;
+    let mut count = ServiceCount::ZERO;
+    for part in traffic {
+        match part {
+            TrafficAttribute::Connections(number) => count.connections = *number,
+            TrafficAttribute::PacketsIn(number) => count.packets_in = *number,
+            TrafficAttribute::PacketsOut(number) => count.packets_out = *number,
+            TrafficAttribute::BytesIn(number) => count.bytes_in = *number,
+            TrafficAttribute::BytesOut(number) => count.bytes_out = *number,
+            TrafficAttribute::Other(_) => {}
+        }
+    }
+    Some((key, count))
+}
+
+fn service(message: &IpvsMessage) -> Option<&Vec<ServiceAttribute>> {
+    message.attributes.iter().find_map(|a| match a {
+        Attribute::Service(parts) => Some(parts),
+        _ => None,
+    })
 }
 
 /// The destination that a message of a list is about, of a virtual server of this family.

@@ -1,12 +1,17 @@
 //! The tables of nftables, kept as they are wanted.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use anyhow::Context as _;
+use ipnet::IpNet;
 
 use super::{
     desired::Desired,
     rules::{self, Element, Frame, Set},
+    server::ServerKey,
 };
 use crate::{
     dataplane::netfilter::{
@@ -28,7 +33,7 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    /// Of which none is there yet.
+    /// Of which none is there yet, and what they are to be made of.
     pub(super) fn new(frame: Frame) -> Self {
         Self {
             frame,
@@ -36,15 +41,18 @@ impl Tables {
         }
     }
 
-    /// What they are made of.
-    pub(super) const fn frame(&self) -> &Frame {
-        &self.frame
+    /// Says which networks ClusterIPs are given out of.
+    pub(super) fn set_service_ranges(&mut self, ranges: &BTreeSet<IpNet>) {
+        if *ranges != self.frame.service_ranges {
+            self.frame.service_ranges.clone_from(ranges);
+            self.are_right = false;
+        }
     }
 
-    /// Changes what they are made of.
-    pub(super) fn set_frame(&mut self, frame: Frame) {
-        if frame != self.frame {
-            self.frame = frame;
+    /// Says who may use which places.
+    pub(super) fn set_source_ranges(&mut self, ranges: BTreeMap<ServerKey, Vec<IpNet>>) {
+        if ranges != self.frame.source_ranges {
+            self.frame.source_ranges = ranges;
             self.are_right = false;
         }
     }

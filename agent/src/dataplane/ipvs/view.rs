@@ -1,14 +1,10 @@
 //! What is served, in the state folder: operators' commands read it with the agent down. The kernel knows addresses only.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    net::{IpAddr, SocketAddr},
-    path::Path,
-};
+use std::{collections::BTreeMap, fs, net::SocketAddr, path::Path};
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
+use signpost_common::count::ServiceCount;
 
 use super::{
     desired::Desired,
@@ -85,6 +81,8 @@ pub struct View {
     pub ports: Vec<Port>,
     /// The virtual servers.
     servers: BTreeMap<ServerKey, KnownServer>,
+    /// Connections by service port and endpoint.
+    connections: BTreeMap<(usize, SocketAddr), u32>,
 }
 
 impl View {
@@ -93,38 +91,30 @@ impl View {
     /// # Errors
     /// Where no agent in IPVS mode has left anything, or the kernel cannot be asked.
     pub fn open(state_folder: &Path) -> anyhow::Result<Self> {
-        let path = state_folder.join(FILE);
-        let text = fs::read(&path).with_context(|| {
-            format!(
-                "{} cannot be read: did an agent run in IPVS mode?",
-                path.display()
-            )
-        })?;
-        let ports = serde_json::from_slice(&text)
-            .with_context(|| format!("{} is not what an agent writes", path.display()))?;
-        let kernel = Kernel::open().context("the kernel's virtual server cannot be asked")?;
-        let servers = kernel
+        let ports = read(state_folder)?;
+        let servers = kernel()?
             .all()
             .context("the virtual servers cannot be listed")?;
-        Ok(Self { ports, servers })
+        let owners = Owners::new(&ports);
+        let mut connections = BTreeMap::new();
+        for (key, server) in &servers {
+            let Some(port) = owners.of(key) else {
+                continue;
+            };
+            for (to, destination) in &server.destinations {
+                *connections.entry((port, *to)).or_default() += destination.connections;
+            }
+        }
+        Ok(Self {
+            ports,
+            servers,
+            connections,
+        })
     }
 
-    /// Connections that the kernel remembers from a port's virtual servers to one of its endpoints.
-    pub fn connections(&self, port: &Port, to: SocketAddr) -> u32 {
-        let of_port = |key: &ServerKey| {
-            key.protocol == port.protocol
-                && port.frontends.iter().any(|way| match way {
-                    Way::NodePort(at) => at.port() == key.port && same_family(at.ip(), key.address),
-                    Way::ClusterIp(at) | Way::External(at) => {
-                        *at == SocketAddr::new(key.address, key.port)
-                    }
-                })
-        };
-        let servers = self.servers.iter().filter(|(key, _)| of_port(key));
-        servers
-            .filter_map(|(_, server)| server.destinations.get(&to))
-            .map(|destination| destination.connections)
-            .sum()
+    /// Connections that the kernel remembers from the virtual servers of one of the ports to one of its endpoints.
+    pub fn connections(&self, port: usize, to: SocketAddr) -> u32 {
+        self.connections.get(&(port, to)).copied().unwrap_or(0)
     }
 
     /// All connections that the kernel remembers.
@@ -139,6 +129,83 @@ impl View {
     }
 }
 
+/// What went through each service port, of those that the kernel has virtual servers for.
+///
+/// # Errors
+/// As [`View::open`].
+pub fn traffic(state_folder: &Path) -> anyhow::Result<Vec<(Port, ServiceCount)>> {
+    let ports = read(state_folder)?;
+    let owners = Owners::new(&ports);
+    let mut counts = BTreeMap::<usize, Vec<ServiceCount>>::new();
+    let counted = kernel()?
+        .traffic()
+        .context("the virtual servers cannot be listed")?;
+    for (key, count) in counted {
+        if let Some(port) = owners.of(&key) {
+            counts.entry(port).or_default().push(count);
+        }
+    }
+    let ports = ports.into_iter().enumerate();
+    Ok(ports
+        .filter_map(|(number, port)| Some((port, ServiceCount::sum(counts.get(&number)?))))
+        .collect())
+}
+
+/// Which of some service ports a virtual server is of.
+#[derive(Debug, Default)]
+struct Owners {
+    exact: BTreeMap<ServerKey, usize>,
+    node_ports: BTreeMap<(Protocol, Family, u16), usize>,
+}
+
+impl Owners {
+    fn new(ports: &[Port]) -> Self {
+        let mut owners = Self::default();
+        for (number, port) in ports.iter().enumerate() {
+            for way in &port.frontends {
+                match way {
+                    Way::NodePort(at) => {
+                        let key = (port.protocol, port.family, at.port());
+                        owners.node_ports.insert(key, number);
+                    }
+                    Way::ClusterIp(at) | Way::External(at) => {
+                        let key = ServerKey {
+                            protocol: port.protocol,
+                            address: at.ip(),
+                            port: at.port(),
+                        };
+                        owners.exact.insert(key, number);
+                    }
+                }
+            }
+        }
+        owners
+    }
+
+    /// A NodePort is at addresses that are nobody else's.
+    fn of(&self, key: &ServerKey) -> Option<usize> {
+        let node_port = (key.protocol, Family::of(key.address), key.port);
+        let exact = self.exact.get(key);
+        exact.or_else(|| self.node_ports.get(&node_port)).copied()
+    }
+}
+
+fn read(state_folder: &Path) -> anyhow::Result<Vec<Port>> {
+    let path = state_folder.join(FILE);
+    let text = fs::read(&path).with_context(|| {
+        format!(
+            "{} cannot be read: did an agent run in IPVS mode?",
+            path.display()
+        )
+    })?;
+    serde_json::from_slice(&text)
+        .with_context(|| format!("{} is not what an agent writes", path.display()))
+}
+
+fn kernel() -> anyhow::Result<Kernel> {
+    Kernel::open().context("the kernel's virtual server cannot be asked")
+}
+
 /// Replaces the file.
 ///
 /// # Errors
@@ -150,10 +217,6 @@ pub(super) fn write(state_folder: &Path, desired: &Desired) -> anyhow::Result<()
     fs::write(&new, serde_json::to_vec(&ports)?)
         .and_then(|()| fs::rename(&new, &path))
         .with_context(|| format!("{} cannot be written", path.display()))
-}
-
-fn same_family(a: IpAddr, b: IpAddr) -> bool {
-    Family::of(a) == Family::of(b)
 }
 
 fn port(name: &PortName, plan: &PortPlan) -> Port {
@@ -185,5 +248,62 @@ fn port(name: &PortName, plan: &PortPlan) -> Port {
         external_local: plan.external_local,
         affinity_timeout: plan.affinity_timeout,
         dns: plan.dns,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(address: &str) -> SocketAddr {
+        address.parse().unwrap()
+    }
+
+    fn serving(frontends: Vec<Way>) -> Port {
+        Port {
+            namespace: "default".to_owned(),
+            name: "web".to_owned(),
+            port: String::new(),
+            protocol: Protocol::Tcp,
+            family: Family::V4,
+            frontends,
+            cluster: 0,
+            local: 0,
+            members: Vec::new(),
+            internal_local: false,
+            external_local: false,
+            affinity_timeout: None,
+            dns: false,
+        }
+    }
+
+    #[test]
+    fn a_virtual_server_is_of_whose_address_it_has_and_else_of_whose_node_port() {
+        let ports = [
+            serving(vec![
+                Way::ClusterIp(at("10.96.0.1:80")),
+                Way::NodePort(at("0.0.0.0:30080")),
+            ]),
+            serving(vec![Way::ClusterIp(at("10.96.0.2:30080"))]),
+        ];
+        let owners = Owners::new(&ports);
+        let of = |protocol, address: &str| {
+            let address = at(address);
+            owners.of(&ServerKey {
+                protocol,
+                address: address.ip(),
+                port: address.port(),
+            })
+        };
+        for (address, expected) in [
+            ("10.96.0.1:80", Some(0)),
+            ("192.168.1.1:30080", Some(0)),
+            ("10.96.0.2:30080", Some(1)),
+            ("10.96.0.3:80", None),
+            ("[fd00::1]:30080", None),
+        ] {
+            assert_eq!(of(Protocol::Tcp, address), expected, "{address}");
+        }
+        assert_eq!(of(Protocol::Udp, "192.168.1.1:30080"), None);
     }
 }

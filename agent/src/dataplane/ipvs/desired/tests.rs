@@ -201,11 +201,31 @@ fn source_ranges_are_the_load_balancers_only() {
     let mut plan = plan();
     plan.source_ranges = vec!["203.0.113.0/24".parse().unwrap()];
     let mut desired = desired(plan.clone());
-    let ranges: Vec<_> = desired.source_ranges().keys().collect();
-    assert_eq!(ranges, [&key("198.19.0.1", 80)]);
+    let ranges: Vec<_> = desired.source_ranges().into_keys().collect();
+    assert_eq!(ranges, [key("198.19.0.1", 80)]);
     plan.source_ranges.clear();
     desired.change(&BTreeMap::from([(name("s"), Some(plan))]), None);
     assert!(desired.source_ranges().is_empty());
+}
+
+#[test]
+fn where_the_nodes_own_address_is_let_in_so_is_the_load_balancers() {
+    let mut plan = plan();
+    plan.source_ranges = vec!["203.0.113.0/24".parse().unwrap()];
+    let mut desired = desired(plan);
+    let let_in = |desired: &Desired| {
+        let ranges = desired.source_ranges();
+        let ranges = ranges.values().flatten();
+        ranges.map(ToString::to_string).collect::<Vec<_>>()
+    };
+    for (own, expected) in [
+        ("192.0.2.1", vec!["203.0.113.0/24"]),
+        ("203.0.113.7", vec!["203.0.113.0/24", "198.19.0.1/32"]),
+        ("fd00::1", vec!["203.0.113.0/24"]),
+    ] {
+        desired.set_preferred(&BTreeSet::from([ip(own)]));
+        assert_eq!(let_in(&desired), expected, "{own}");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use netlink_packet_core::{
     Parseable as _, parse_u16, parse_u16_be, parse_u32,
 };
 
-use super::Command;
+use super::{Command, TrafficAttribute};
 
 /// What a message says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +45,8 @@ pub(in super::super) enum ServiceAttribute {
     Timeout(u32),
     /// Which clients stay together: as the mask's bytes are in memory (IPv4), or the length of the prefix.
     Netmask(u32),
+    /// What it has counted.
+    Traffic(Vec<TrafficAttribute>),
     /// Any other.
     Other(DefaultNla),
 }
@@ -125,6 +127,7 @@ impl ServiceAttribute {
             7 if value.len() == 8 => Self::Flags(parse_u32(&value[..4])?, parse_u32(&value[4..])?),
             8 => Self::Timeout(parse_u32(value)?),
             9 => Self::Netmask(parse_u32(value)?),
+            12 => Self::Traffic(each(value, TrafficAttribute::parse)?),
             _ => Self::Other(DefaultNla::parse(&nla)?),
         })
     }
@@ -194,6 +197,7 @@ impl Nla for ServiceAttribute {
             Self::Timeout(_) | Self::Netmask(_) => 4,
             Self::Scheduler(name) => name.len() + 1,
             Self::Flags(..) => 8,
+            Self::Traffic(parts) => parts.as_slice().buffer_len(),
             Self::Other(other) => other.value_len(),
         }
     }
@@ -208,6 +212,7 @@ impl Nla for ServiceAttribute {
             Self::Flags(..) => 7,
             Self::Timeout(_) => 8,
             Self::Netmask(_) => 9,
+            Self::Traffic(_) => 12,
             Self::Other(other) => other.kind(),
         }
     }
@@ -230,6 +235,7 @@ impl Nla for ServiceAttribute {
                 buffer[..4].copy_from_slice(&flags.to_ne_bytes());
                 buffer[4..8].copy_from_slice(&mask.to_ne_bytes());
             }
+            Self::Traffic(parts) => parts.as_slice().emit(buffer),
             Self::Other(other) => other.emit_value(buffer),
         }
     }

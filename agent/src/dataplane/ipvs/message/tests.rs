@@ -1,5 +1,6 @@
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_generic::GenlMessage;
+use signpost_common::count::ServiceCount;
 
 use super::*;
 use crate::{
@@ -219,6 +220,31 @@ fn what_the_kernel_lists_is_understood() {
         ],
         "each says its own family"
     );
+}
+
+#[test]
+fn what_a_virtual_server_has_counted_is_understood() {
+    let [tcp, ..] = &captured("ipvsadm -L -n", "<")[..] else {
+        panic!("nothing was listed");
+    };
+    let none = server::known_traffic(&parse(tcp));
+    assert_eq!(none, Some((dns(), ServiceCount::ZERO)));
+    // The counts of 64 bits come last: each has a header of four bytes, and so has their list.
+    let mut counted = tcp.clone();
+    let first = counted.len() - 10 * 12 + 4;
+    for (number, count) in [7_u64, 60, 50, 6000, 5000].into_iter().enumerate() {
+        let at = first + 12 * number;
+        counted[at..at + 8].copy_from_slice(&count.to_ne_bytes());
+    }
+    let expected = ServiceCount {
+        connections: 7,
+        packets_in: 60,
+        packets_out: 50,
+        bytes_in: 6000,
+        bytes_out: 5000,
+    };
+    let found = server::known_traffic(&parse(&counted));
+    assert_eq!(found, Some((dns(), expected)));
 }
 
 #[test]
