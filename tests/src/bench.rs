@@ -6,6 +6,7 @@ pub mod connector;
 pub mod dns;
 pub mod figure;
 pub mod floor;
+pub mod ipvs;
 pub mod names;
 mod objects;
 pub mod peers;

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{ExitCode, Stdio},
 };
 
@@ -10,11 +10,13 @@ use anyhow::{Context as _, ensure};
 
 use crate::{progress::Spinner, project, setup};
 
+mod machine;
+
 /// Flags of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// What to measure
-    #[arg(default_value = "all", value_parser = ["programs", "dns", "service", "scale", "names", "peers", "all"])]
+    #[arg(default_value = "all", value_parser = ["programs", "dns", "service", "scale", "names", "peers", "ipvs", "all"])]
     suite: String,
     /// Pairs of every comparison; below 15 the bounds say little
     #[arg(long, default_value_t = 31)]
@@ -58,6 +60,28 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         out.join(format!("{}.svg", args.suite)),
     );
 
+    let measured = if args.suite == "ipvs" {
+        machine::measure(&built, args)?
+    } else {
+        here(&built, args)?
+    };
+    fs::write(&report, measured).with_context(|| report.display().to_string())?;
+
+    let mut show = std::process::Command::new(built.join("bench"));
+    show.arg("show").arg(&report).arg("--svg").arg(&plot);
+    let status = show
+        .status()
+        .with_context(|| format!("cannot start {}", project::line(&show)))?;
+    println!("report: {}\nplot:   {}", report.display(), plot.display());
+    Ok(if status.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Runs the benchmarks on this machine; returns the report.
+fn here(built: &Path, args: &Args) -> anyhow::Result<Vec<u8>> {
     let mut bench = project::as_root(
         built.join("bench"),
         "to make network namespaces and load BPF programs for the benchmarks",
@@ -74,17 +98,5 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         "the benchmarks failed: {}",
         measured.status
     );
-    fs::write(&report, measured.stdout).with_context(|| report.display().to_string())?;
-
-    let mut show = std::process::Command::new(built.join("bench"));
-    show.arg("show").arg(&report).arg("--svg").arg(&plot);
-    let status = show
-        .status()
-        .with_context(|| format!("cannot start {}", project::line(&show)))?;
-    println!("report: {}\nplot:   {}", report.display(), plot.display());
-    Ok(if status.success() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(measured.stdout)
 }

@@ -96,6 +96,40 @@ pub(crate) struct Args {
     command: Vec<String>,
 }
 
+/// Runs one command on a kernel, with one processor, where times are to mean something; returns the file with what it
+/// has kept. Fails where the command does.
+pub(crate) fn run_command(
+    kernel: &str,
+    taken: Vec<PathBuf>,
+    command: Vec<String>,
+) -> anyhow::Result<PathBuf> {
+    let args = Args {
+        kernels: vec![kernel.to_owned()],
+        all: false,
+        suites: Vec::new(),
+        quick: false,
+        if_possible: false,
+        docs: false,
+        filters: Vec::new(),
+        taken,
+        // Emulated processors wait for each other so long that the kernel takes them for stuck.
+        cpus: 1,
+        memory: 4096,
+        patience: 120,
+        renew: false,
+        command,
+    };
+    let ended = run(&args)?;
+    ensure!(
+        ended == ExitCode::SUCCESS,
+        "the command has failed in the machine"
+    );
+    Ok(project::target()
+        .join("vm")
+        .join(kernel)
+        .join("report.jsonl"))
+}
+
 impl Args {
     fn size(&self) -> Size {
         Size {

@@ -7,10 +7,11 @@ use clap::{Parser, Subcommand, ValueEnum};
 use signpost_tests::bench::{
     Options, connector, dns,
     figure::{Figure, Report},
-    names, peers, plot, programs, scale, service,
+    ipvs, names, peers, plot, programs, scale, service,
     site::Site,
     table::table,
 };
+use signpost_tests::cluster::tools::Tools;
 
 /// Measures signpost.
 #[derive(Parser)]
@@ -32,6 +33,9 @@ enum Task {
         #[arg(long, value_delimiter = ',', default_value = "10,1000,10000")]
         services: Vec<u32>,
     },
+    /// Build the peers that have to be there before a virtual machine starts, and print their folder
+    #[command(hide = true)]
+    Tools,
     /// Connect as standard input says; a part of the benchmarks that has to be a process of its own
     #[command(hide = true)]
     Connect,
@@ -53,6 +57,8 @@ enum Suite {
     Scale,
     Names,
     Peers,
+    /// The IPVS mode; needs a kernel with IPVS
+    Ipvs,
     /// All but those beside peers, which take half an hour
     All,
 }
@@ -73,6 +79,12 @@ fn carry_out(task: Task) -> anyhow::Result<ExitCode> {
         } => {
             let report = run(suite, &Options { pairs, services })?;
             println!("{}", serde_json::to_string_pretty(&report)?);
+            // What is printed inside of a virtual machine is not all that is heard outside.
+            signpost_tests::report::keep(&report)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Task::Tools => {
+            println!("{}", Tools::build()?.path("").display());
             Ok(ExitCode::SUCCESS)
         }
         Task::Connect => connector::obey().map(|()| ExitCode::SUCCESS),
@@ -104,9 +116,14 @@ fn run(suite: Suite, options: &Options) -> anyhow::Result<Report> {
         load: load()?,
         figures: Vec::new(),
     };
-    let wants =
-        |one| suite == one || suite == Suite::All && !matches!(one, Suite::Peers | Suite::Names);
-    if !matches!(suite, Suite::Scale | Suite::Names | Suite::Peers) {
+    let wants = |one| {
+        let with_peers = matches!(one, Suite::Peers | Suite::Names | Suite::Ipvs);
+        suite == one || suite == Suite::All && !with_peers
+    };
+    if !matches!(
+        suite,
+        Suite::Scale | Suite::Names | Suite::Peers | Suite::Ipvs
+    ) {
         report.figures = in_two_laboratories(options, wants)?;
     }
     if wants(Suite::Scale) {
@@ -117,6 +134,9 @@ fn run(suite: Suite, options: &Options) -> anyhow::Result<Report> {
     }
     if wants(Suite::Peers) {
         report.figures.extend(peers::run(options)?);
+    }
+    if wants(Suite::Ipvs) {
+        report.figures.extend(ipvs::run(options)?);
     }
     Ok(report)
 }

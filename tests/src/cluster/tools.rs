@@ -62,6 +62,15 @@ impl Tools {
         Ok(tools)
     }
 
+    /// Those that are there already, where nothing can be built.
+    ///
+    /// # Errors
+    /// Where this program does not lie in a target folder.
+    pub fn built() -> Result<Self> {
+        let folder = folder()?.join("bin");
+        Ok(Self { folder })
+    }
+
     /// The path of CoreDNS, which is built where it is not there yet.
     ///
     /// # Errors

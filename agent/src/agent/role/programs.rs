@@ -1,6 +1,6 @@
 //! The dataplane of BPF programs, as the agent drives it.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, path::PathBuf};
 
 use anyhow::ensure;
 use signpost_common::device::DeviceValue;
