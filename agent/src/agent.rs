@@ -371,7 +371,9 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
                     .apply(begun.elapsed(), Some((done.written, done.deleted)));
                 // What was triggered before the agent came was not its to carry out.
                 let triggered = update.triggered.iter().copied();
-                let triggered: Vec<_> = triggered.filter(|(_, at)| *at >= self.started).collect();
+                let triggered: Vec<_> = triggered
+                    .filter(|trigger| trigger.at >= self.started)
+                    .collect();
                 self.metrics
                     .proxy()
                     .synced(begun.elapsed(), whole, &triggered);

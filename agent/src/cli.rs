@@ -16,6 +16,7 @@ pub mod counters;
 pub mod doctor;
 pub mod drain;
 pub mod import_corefile;
+pub mod monitor;
 pub mod names;
 pub mod output;
 pub mod query;
@@ -62,6 +63,9 @@ enum Verb {
     Backend(ListVerb),
     /// What the programs did with packets, by cause
     Counters(CountersArgs),
+    /// Watch what happens on this node
+    #[command(subcommand)]
+    Monitor(monitor::MonitorVerb),
     /// Leave this node to another proxy: known connections go on, new ones are left to it
     Drain(drain::DrainArgs),
     /// Remove what this instance has pinned: programs, maps, flows; or what kube-proxy has left
@@ -179,6 +183,10 @@ impl Verb {
             Self::Backend(ListVerb::List(read)) => read::backends(&read)?,
             Self::Counters(CountersArgs { read, watch: false }) => read::counters(&read)?,
             Self::Counters(CountersArgs { read, watch: true }) => return read::watch(&read),
+            Self::Monitor(verb) => {
+                verb.run()?;
+                String::new()
+            }
             Self::Drain(args) => drain::run(&args)?,
             Self::Cleanup(CleanupArgs {
                 kube_proxy: true, ..
@@ -248,6 +256,7 @@ mod tests {
             "dns list",
             "dns query a.b",
             "counters",
+            "monitor dns",
         ] {
             let line = format!("signpost {verb} --bpffs-root /sys/fs/bpf/x -o json");
             assert!(parse(&line).is_ok(), "{line}");

@@ -8,8 +8,8 @@ use std::{
 use ipnet::IpNet;
 
 use crate::{
-    model::Family,
     plan::{PortName, PortPlan},
+    registry::Trigger,
     zone::{Name, NameEntry},
 };
 
@@ -39,7 +39,7 @@ pub struct Update {
     pub zone: Option<ZoneTerms>,
     /// When the changes in it were triggered, in milliseconds since 1970, as far as it is known. Says nothing to a
     /// dataplane.
-    pub triggered: Vec<(Family, i64)>,
+    pub triggered: Vec<Trigger>,
     /// The zone's SOA serial.
     pub serial: u32,
 }

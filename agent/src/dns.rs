@@ -10,6 +10,7 @@ mod clock;
 mod forward;
 mod handler;
 mod handover;
+mod logged;
 mod metrics;
 mod probes;
 mod reply;
@@ -43,6 +44,7 @@ use crate::{
     zone::Name,
 };
 
+pub(crate) use metrics::code as code_name;
 pub use server::{Listening, Server};
 
 /// Flags of `signpost dns`.

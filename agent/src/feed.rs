@@ -5,6 +5,7 @@
 //! registry, which shares them; they are put into the form in which they are sent for each client.
 
 pub mod cached;
+pub mod logged;
 mod server;
 pub mod wire;
 
@@ -19,9 +20,10 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use cached::{Asked, Cached, Keeper};
+use logged::Logged;
 
 use crate::{
-    model::{EndpointSlice, Event, Kind, Object, ObjectName, Service},
+    model::{EndpointSlice, Event, Kind, Object, ObjectName, Pod, Service},
     zone::ZoneConfig,
 };
 
@@ -34,8 +36,18 @@ pub const SOCKET: &str = "agent.sock";
 /// Lines that wait for a client before it is dropped: half a minute of a cluster that rolls everything out anew.
 const QUEUE: usize = 16_384;
 
+/// Answers that wait for who watches them.
+const LOGGED: usize = 4096;
+
 /// The kinds of object that names are made of.
 pub const KINDS: [Kind; 3] = [Kind::Namespace, Kind::Service, Kind::EndpointSlice];
+/// Those that are handed on: Pods too, where the source says something of them.
+const HANDED: [Kind; 4] = [
+    Kind::Namespace,
+    Kind::Service,
+    Kind::EndpointSlice,
+    Kind::Pod,
+];
 
 /// The agent's end: hands on what its source says. Cheap to clone; calls take microseconds and never block on clients.
 #[derive(Clone)]
@@ -43,6 +55,8 @@ pub struct Feed {
     state: Arc<Mutex<State>>,
     dns_alive: Option<Arc<OwnedFd>>,
     taken: Option<Arc<Mutex<Taken>>>,
+    /// The user, beside root, whose processes are believed.
+    user: u32,
 }
 
 /// What DNS servers have handed over. One of them counts: the one that said last that it begins.
@@ -50,8 +64,6 @@ pub struct Feed {
 struct Taken {
     keeper: Box<dyn Keeper>,
     session: Option<u64>,
-    /// The user, beside root, whose processes may hand over.
-    user: u32,
 }
 
 #[derive(Debug)]
@@ -63,6 +75,23 @@ struct State {
     unnamed: BTreeMap<Kind, BTreeSet<ObjectName>>,
     complete: BTreeSet<Kind>,
     clients: Vec<mpsc::Sender<Bytes>>,
+    watchers: Vec<Watcher>,
+    /// What clients were told of watchers.
+    watched: bool,
+}
+
+/// Who watches what is answered.
+#[derive(Debug)]
+struct Watcher {
+    lines: mpsc::Sender<Bytes>,
+    /// How many answers it did not get.
+    lost: u64,
+}
+
+/// Watches what is answered, until it is dropped.
+struct Watching {
+    feed: Feed,
+    lines: mpsc::Receiver<Bytes>,
 }
 
 /// An object that names are made of.
@@ -71,6 +100,7 @@ enum Known {
     Service(Arc<Service>),
     EndpointSlice(Arc<EndpointSlice>),
     Namespace,
+    Pod(Arc<Pod>),
 }
 
 /// What a new client gets: all there is, then the changes.
@@ -99,19 +129,27 @@ impl Feed {
                 unnamed: BTreeMap::new(),
                 complete: BTreeSet::new(),
                 clients: Vec::new(),
+                watchers: Vec::new(),
+                watched: false,
             })),
             dns_alive: dns_alive.map(Arc::new),
             taken: None,
+            user: 0,
         }
     }
 
-    /// As it is, and takes answers from DNS servers that run as root or as this user.
+    /// As it is, and believes DNS servers that run as this user as it does those of root.
     #[must_use]
-    pub fn taking(self, keeper: Box<dyn Keeper>, user: u32) -> Self {
+    pub fn believing(self, user: u32) -> Self {
+        Self { user, ..self }
+    }
+
+    /// As it is, and takes answers from DNS servers that it believes.
+    #[must_use]
+    pub fn taking(self, keeper: Box<dyn Keeper>) -> Self {
         let taken = Taken {
             keeper,
             session: None,
-            user,
         };
         Self {
             taken: Some(Arc::new(Mutex::new(taken))),
@@ -137,8 +175,9 @@ impl Feed {
     pub fn hello(&self, hello: Hello) {
         let mut state = self.lock();
         if state.hello != hello {
-            state.send(&Line::Hello(hello.clone()).encode());
             state.hello = hello;
+            let line = state.hello().encode();
+            state.send(&line);
         }
     }
 
@@ -165,9 +204,38 @@ impl Feed {
         let mut state = self.lock();
         state.clients.push(sender);
         Subscription {
-            hello: Line::Hello(state.hello.clone()),
+            hello: state.hello(),
             snapshot: state.snapshot(),
             changes,
+        }
+    }
+
+    /// Watches what DNS servers answer: they tell of it from now on.
+    fn watch(&self) -> Watching {
+        let (lines, received) = mpsc::channel(LOGGED);
+        let mut state = self.lock();
+        state.watchers.push(Watcher { lines, lost: 0 });
+        state.count_watchers();
+        drop(state);
+        Watching {
+            feed: self.clone(),
+            lines: received,
+        }
+    }
+
+    /// A DNS server has answered.
+    fn logged(&self, logged: &Logged) {
+        let mut state = self.lock();
+        for watcher in &mut state.watchers {
+            let lost = watcher.lost + logged.lost;
+            let line = Line::Logged(Logged {
+                lost,
+                ..logged.clone()
+            });
+            watcher.lost = match watcher.lines.try_send(line.encode()) {
+                Ok(()) => 0,
+                Err(_) => lost + 1,
+            };
         }
     }
 
@@ -218,15 +286,40 @@ impl Taken {
     }
 }
 
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.lines.close();
+        self.feed.lock().count_watchers();
+    }
+}
+
 impl State {
+    fn hello(&self) -> Line {
+        Line::Hello(Hello {
+            watched: self.watched,
+            ..self.hello.clone()
+        })
+    }
+
+    /// Tells clients when the first one comes to watch and when the last one goes.
+    fn count_watchers(&mut self) {
+        self.watchers.retain(|watcher| !watcher.lines.is_closed());
+        let watched = !self.watchers.is_empty();
+        if self.watched != watched {
+            self.watched = watched;
+            let line = self.hello().encode();
+            self.send(&line);
+        }
+    }
+
     fn event(&mut self, event: &Event) {
         match event {
-            Event::Begin(kind) if KINDS.contains(kind) => {
+            Event::Begin(kind) if HANDED.contains(kind) => {
                 let known = self.objects.keys().filter(|(k, _)| k == kind);
                 let known = known.map(|(_, name)| name.clone()).collect();
                 self.unnamed.insert(*kind, known);
             }
-            Event::Apply(object, _) if KINDS.contains(&object.kind()) => {
+            Event::Apply(object, _) if HANDED.contains(&object.kind()) => {
                 let (kind, name) = (object.kind(), object.name().clone());
                 if let Some(unnamed) = self.unnamed.get_mut(&kind) {
                     unnamed.remove(&name);
@@ -245,7 +338,7 @@ impl State {
                 }
             }
             Event::Delete(kind, name) => self.delete(*kind, name.clone()),
-            Event::End(kind) if KINDS.contains(kind) => {
+            Event::End(kind) if HANDED.contains(kind) => {
                 for name in self.unnamed.remove(kind).unwrap_or_default() {
                     self.delete(*kind, name);
                 }
@@ -265,8 +358,13 @@ impl State {
     }
 
     fn snapshot(&self) -> Vec<Line> {
-        let mut lines = Vec::with_capacity(self.objects.len() + 2 * KINDS.len() + 1);
-        for kind in KINDS {
+        let mut lines = Vec::with_capacity(self.objects.len() + 2 * HANDED.len() + 1);
+        for kind in HANDED {
+            // A server of before there were Pods does not know the kind.
+            let listed = self.complete.contains(&kind) || self.unnamed.contains_key(&kind);
+            if kind == Kind::Pod && !listed {
+                continue;
+            }
             lines.push(Line::Event(Event::Begin(kind)));
             let objects = self.objects.iter().filter(|((k, _), _)| *k == kind);
             lines.extend(objects.map(|((_, name), known)| apply(known.object(name))));
@@ -298,6 +396,7 @@ impl Known {
             Object::Service(service) => Some(Self::Service(service.clone())),
             Object::EndpointSlice(slice) => Some(Self::EndpointSlice(slice.clone())),
             Object::Namespace(_) => Some(Self::Namespace),
+            Object::Pod(pod) => Some(Self::Pod(pod.clone())),
             Object::Node(_) | Object::ServiceCidr(_) => None,
         }
     }
@@ -307,6 +406,7 @@ impl Known {
             Self::Service(service) => Object::Service(service.clone()),
             Self::EndpointSlice(slice) => Object::EndpointSlice(slice.clone()),
             Self::Namespace => Object::Namespace(name.clone()),
+            Self::Pod(pod) => Object::Pod(pod.clone()),
         }
     }
 }

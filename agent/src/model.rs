@@ -54,16 +54,19 @@ pub enum Kind {
     Node,
     /// `networking.k8s.io/v1` ServiceCIDR.
     ServiceCidr,
+    /// `v1` Pod; only where their names are verified.
+    Pod,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Service,
         Self::EndpointSlice,
         Self::Namespace,
         Self::Node,
         Self::ServiceCidr,
+        Self::Pod,
     ];
 
     /// Those that must be listed before anything can be done. Clusters before Kubernetes 1.33 have no ServiceCIDRs.
@@ -118,6 +121,8 @@ pub enum Object {
     Node(Node),
     /// A ServiceCIDR.
     ServiceCidr(ServiceCidr),
+    /// A Pod.
+    Pod(Arc<Pod>),
 }
 
 impl Object {
@@ -129,6 +134,7 @@ impl Object {
             Self::Namespace(_) => Kind::Namespace,
             Self::Node(_) => Kind::Node,
             Self::ServiceCidr(_) => Kind::ServiceCidr,
+            Self::Pod(_) => Kind::Pod,
         }
     }
 
@@ -140,7 +146,23 @@ impl Object {
             Self::Namespace(o) => o,
             Self::Node(o) => &o.name,
             Self::ServiceCidr(o) => &o.name,
+            Self::Pod(o) => &o.name,
         }
+    }
+}
+
+/// A Pod that runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pod {
+    /// Its name.
+    pub name: ObjectName,
+    /// `status.podIPs`.
+    pub addresses: Addresses,
+}
+
+impl From<Pod> for Object {
+    fn from(pod: Pod) -> Self {
+        Self::Pod(Arc::new(pod))
     }
 }
 

@@ -9,7 +9,8 @@ mod contest;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -18,7 +19,8 @@ use ipnet::IpNet;
 pub use self::claims::Claim;
 use self::claims::Claims;
 use crate::model::{
-    EndpointSlice, Event, Family, Kind, Node, Object, ObjectName, Problem, Service, ServiceCidr,
+    EndpointSlice, Event, Family, Kind, Node, Object, ObjectName, Pod, Problem, Service,
+    ServiceCidr, ServiceKind,
 };
 
 /// All objects, with the indexes that plan and zone ask for.
@@ -31,6 +33,9 @@ pub struct Registry {
     namespaces: BTreeSet<Arc<str>>,
     node: Option<Node>,
     service_cidrs: BTreeMap<ObjectName, ServiceCidr>,
+    pods: BTreeMap<ObjectName, Arc<Pod>>,
+    /// How many Pods of a namespace have an address: more than one while an old one goes.
+    pods_at: HashMap<PodAddress, usize>,
     claims: Claims,
     /// External addresses and ports that are in vain because another Service has them at its ClusterIP, by claimant.
     shadowed: BTreeMap<Claim, BTreeSet<ObjectName>>,
@@ -41,6 +46,9 @@ pub struct Registry {
     complete: BTreeSet<Kind>,
     changes: Changes,
 }
+
+/// An address of a Pod, in the namespace of the Pod.
+pub type PodAddress = (Arc<str>, IpAddr);
 
 #[derive(Debug, Default)]
 struct Unnamed {
@@ -60,8 +68,21 @@ pub struct Changes {
     pub node: bool,
     /// The networks that ClusterIPs are given out of.
     pub service_cidrs: bool,
+    /// Addresses that Pods have got or lost; of no account for anything but their names.
+    pub pods: BTreeSet<PodAddress>,
     /// When the changes of EndpointSlices were triggered, in milliseconds since 1970, as far as it is known.
-    pub triggered: Vec<(Family, i64)>,
+    pub triggered: Vec<Trigger>,
+}
+
+/// When a change of an EndpointSlice was triggered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trigger {
+    /// The slice's family.
+    pub family: Family,
+    /// In milliseconds since 1970.
+    pub at: i64,
+    /// The Service has no ClusterIP: its names change with its endpoints.
+    pub headless: bool,
 }
 
 impl Changes {
@@ -126,6 +147,7 @@ impl Registry {
             Kind::Namespace => self.namespaces.len(),
             Kind::Node => self.node.iter().count(),
             Kind::ServiceCidr => self.service_cidrs.len(),
+            Kind::Pod => self.pods.len(),
         }
     }
 
@@ -177,6 +199,16 @@ impl Registry {
             .copied()
     }
 
+    /// Whether a Pod of the namespace has the address.
+    pub fn has_pod(&self, at: &PodAddress) -> bool {
+        self.pods_at.contains_key(at)
+    }
+
+    /// Every address of a Pod.
+    pub fn pods(&self) -> impl Iterator<Item = &PodAddress> {
+        self.pods_at.keys()
+    }
+
     fn begin(&mut self, kind: Kind) {
         let objects = match kind {
             Kind::Service => self.services.keys().cloned().collect(),
@@ -188,6 +220,7 @@ impl Registry {
                 .collect(),
             Kind::Node => self.node.iter().map(|node| node.name.clone()).collect(),
             Kind::ServiceCidr => self.service_cidrs.keys().cloned().collect(),
+            Kind::Pod => self.pods.keys().cloned().collect(),
         };
         let kind_name = kind.to_string();
         let problems = self
@@ -246,6 +279,7 @@ impl Registry {
                 let before = self.service_cidrs.insert(cidr.name.clone(), cidr.clone());
                 self.changes.service_cidrs |= before != Some(cidr);
             }
+            Object::Pod(pod) => self.insert_pod(pod),
         }
     }
 
@@ -276,6 +310,11 @@ impl Registry {
             Kind::ServiceCidr => {
                 self.changes.service_cidrs |= self.service_cidrs.remove(name).is_some();
             }
+            Kind::Pod => {
+                if let Some(pod) = self.pods.remove(name) {
+                    self.forget_pod(&pod);
+                }
+            }
         }
     }
 
@@ -295,7 +334,15 @@ impl Registry {
         if self.slices.get(&slice.name) == Some(&slice) {
             return;
         }
-        let triggered = slice.triggered.map(|at| (slice.family, at));
+        let headless = || {
+            let service = self.services.get(&service_of(&slice)?)?;
+            Some(service.kind == ServiceKind::Headless)
+        };
+        let triggered = slice.triggered.map(|at| Trigger {
+            family: slice.family,
+            at,
+            headless: headless().unwrap_or(false),
+        });
         self.changes.triggered.extend(triggered);
         if let Some(service) = service_of(&slice) {
             let names = self
@@ -312,6 +359,33 @@ impl Registry {
             && old.service != service
         {
             self.forget_slice_of(&old);
+        }
+    }
+
+    fn insert_pod(&mut self, pod: Arc<Pod>) {
+        if self.pods.get(&pod.name) == Some(&pod) {
+            return;
+        }
+        for address in pod.addresses.iter() {
+            let at = (pod.name.namespace.clone(), *address);
+            *self.pods_at.entry(at.clone()).or_default() += 1;
+            self.changes.pods.insert(at);
+        }
+        if let Some(old) = self.pods.insert(pod.name.clone(), pod) {
+            self.forget_pod(&old);
+        }
+    }
+
+    fn forget_pod(&mut self, pod: &Pod) {
+        for address in pod.addresses.iter() {
+            let at = (pod.name.namespace.clone(), *address);
+            if let Some(pods) = self.pods_at.get_mut(&at) {
+                *pods -= 1;
+                if *pods == 0 {
+                    self.pods_at.remove(&at);
+                }
+            }
+            self.changes.pods.insert(at);
         }
     }
 

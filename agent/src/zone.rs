@@ -17,7 +17,7 @@ mod tests;
 mod told;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
     sync::Arc,
 };
@@ -170,6 +170,8 @@ pub struct Zone {
     told: Option<Told>,
     namespaces: BTreeSet<Arc<str>>,
     services: BTreeMap<ObjectName, ServiceRecords>,
+    /// Addresses of Pods by namespace, where names of Pods are verified and answered.
+    pods: HashMap<Arc<str>, HashSet<IpAddr>>,
     reverse: Reverse,
     /// A Service, and an alias that leads over it.
     aliases: BTreeSet<(ObjectName, ObjectName)>,
@@ -198,6 +200,7 @@ impl Zone {
             told: None,
             namespaces: BTreeSet::new(),
             services: BTreeMap::new(),
+            pods: HashMap::new(),
             reverse: Reverse::default(),
             aliases: BTreeSet::new(),
             ways: BTreeMap::new(),
@@ -247,6 +250,7 @@ impl Zone {
                     .cloned(),
             );
         }
+        self.update_pods(registry, changes);
         let mut pointers = Pointers::default();
         let mut aliases = BTreeSet::new();
         for service in services {
@@ -317,6 +321,25 @@ impl Zone {
     /// Every Service that the zone knows, also those of which only EndpointSlices exist.
     pub fn services(&self) -> impl Iterator<Item = &ObjectName> {
         self.services.keys()
+    }
+
+    /// Takes over the addresses of Pods. The kernel is told nothing of them: it passes such names on.
+    fn update_pods(&mut self, registry: &Registry, changes: &Changes) {
+        if self.told.is_some() || self.config.options.pods != Pods::Verified {
+            return;
+        }
+        for at in &changes.pods {
+            let (namespace, address) = at;
+            if registry.has_pod(at) {
+                let of_namespace = self.pods.entry(namespace.clone()).or_default();
+                of_namespace.insert(*address);
+            } else if let Some(of_namespace) = self.pods.get_mut(namespace) {
+                of_namespace.remove(address);
+                if of_namespace.is_empty() {
+                    self.pods.remove(namespace);
+                }
+            }
+        }
     }
 
     /// Takes over a Service. The addresses whose reverse names may have changed go to `pointers`.

@@ -2,7 +2,7 @@
 
 /// Version of everything that this crate defines and that is pinned. It is part of the pin folder's name, so that an
 /// agent never reads maps of another layout. A test pins this number to a hash of this crate's map types.
-pub const LAYOUT_VERSION: u32 = 10;
+pub const LAYOUT_VERSION: u32 = 11;
 
 /// Names of the maps, at most 15 bytes as the kernel keeps them.
 pub mod map {
@@ -53,6 +53,10 @@ pub mod map {
     pub const DNS_ALIVE: &str = "dns_alive";
     /// Service id → [`crate::count::ServiceCount`], per CPU.
     pub const SERVICE_COUNTS: &str = "service_counts";
+    /// Words, see [`crate::log::watch`]: whether answers are told.
+    pub const DNS_WATCH: &str = "dns_watch";
+    /// A ring buffer of [`crate::log::LogHead`]s with questions: the answers that are told.
+    pub const DNS_LOG: &str = "dns_log";
     /// [`crate::Cause`] as index → packets, per CPU.
     pub const COUNTERS: &str = "counters";
     /// Working memory for DNS questions, per CPU.
@@ -132,6 +136,8 @@ pub mod size {
     pub const ANSWERS_LARGE: u32 = 32_768;
     /// Answers to questions outside of the cluster: 5 MB, all at once.
     pub const ANSWERS_OUTSIDE: u32 = 8_192;
+    /// Bytes of answers that are told and not read yet: about 5,000. A power of two, and whole pages.
+    pub const DNS_LOG: u32 = 512 << 10;
 }
 
 #[cfg(test)]
@@ -150,6 +156,7 @@ mod tests {
         },
         filter::{DESTINATION_WORDS, SOURCE_LINES, SourceLine},
         flow::{FlowKey, FlowValue, FragmentKey, FragmentValue},
+        log::{LogHead, watch},
         name::{HashKeys, NameKey, TEXT_PART},
         service::{
             AddressValue, AffinityKey, AffinityValue, FrontendKey, FrontendValue, MemberKey,
@@ -204,6 +211,7 @@ mod tests {
             LargeAnswer { head, records }
             OutsideHead { check, epoch, until, hits, length, flags, answers, authorities, sum, addresses, pad, ttl_at }
             OutsideAnswer { head, records }
+            LogHead { at, took, device, client, client_port, flags, answers, cause }
             HashKeys { words }
             Network { address, mask }
             Config { flags, negative_grace, zone, services, soa, hash, host, service_ranges, external_ports, pad }
@@ -224,6 +232,8 @@ mod tests {
             size::ANSWERS_SMALL,
             size::ANSWERS_LARGE,
             size::ANSWERS_OUTSIDE,
+            size::DNS_LOG,
+            watch::COUNT,
             DESTINATION_WORDS,
             SOURCE_LINES,
             size_of::<SourceLine>() as u32,
@@ -233,7 +243,7 @@ mod tests {
         write!(text, "{sizes:?}").unwrap();
         assert_eq!(
             (LAYOUT_VERSION, fnv(&text)),
-            (10, 0x79ed_57a6_143d_ab0d),
+            (11, 0x8f1c_0ed8_baaa_8b3f),
             "count LAYOUT_VERSION up and write both down here: pinned maps have another layout than\n{text}"
         );
     }

@@ -14,6 +14,7 @@ pub mod dns;
 pub mod filter;
 pub mod flow;
 pub mod layout;
+pub mod log;
 pub mod name;
 pub mod service;
 pub mod socket;

@@ -4,6 +4,7 @@
 
 pub mod answer;
 pub mod front;
+pub mod log;
 pub mod negative;
 pub mod outside;
 pub mod pod;
@@ -13,6 +14,7 @@ use bytemuck::{AnyBitPattern, NoUninit};
 use signpost_common::{
     Cause, Port,
     dns::{Config, NameValue, qtype},
+    log::LogHead,
     name::{MAX_LABELS, NameKey},
 };
 
@@ -59,6 +61,8 @@ const _: () = assert!(MAX_LABELS < LABELS);
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug)]
 pub struct Scratch {
+    /// What is told of the question, right before it.
+    pub log: LogHead,
     /// What follows the DNS header; eight bytes more, so that a word at any masked offset can be read.
     pub bytes: [u8; WINDOW + 8],
     /// Where each label begins in `bytes`.
@@ -92,6 +96,7 @@ pub struct Scratch {
 impl Scratch {
     /// All zero.
     pub const ZERO: Self = Self {
+        log: LogHead::ZERO,
         bytes: [0; WINDOW + 8],
         starts: [0; LABELS],
         suffixes: [NameKey::ZERO; LABELS],
@@ -119,12 +124,16 @@ pub fn answer<P: Packet, T: Tables>(
     tables: &T,
     headers: &Headers,
 ) -> Result<Cause, Cause> {
+    let begun = log::begin(tables);
     let udp: UdpHeader = packet.load(headers.transport)?;
     let scratch = tables.scratch().ok_or(Cause::NotConfigured)?;
     scratch.headers = *headers;
     scratch.udp = udp;
     let cause = packet.resolve(tables, scratch)?;
     answer::finish(packet, scratch)?;
+    if begun != log::UNWATCHED {
+        log::tell(packet, tables, scratch, begun, cause);
+    }
     Ok(cause)
 }
 

@@ -4,7 +4,7 @@ use signpost_common::{
     Address, Cause,
     count::ServiceCount,
     device::DeviceValue,
-    dns::{Config, Epoch, NameValue},
+    dns::{Clock, Config, Epoch, NameValue},
     flow::{FlowKey, FlowValue, FragmentKey, FragmentValue},
     name::NameKey,
     service::{
@@ -152,6 +152,12 @@ pub trait Tables {
 
     /// Which answers to questions outside of the cluster count.
     fn outside_epoch(&self) -> Epoch;
+
+    /// Until when answers to DNS questions are told; 0 for not at all.
+    fn watched_until(&self) -> Clock;
+
+    /// Tells of the answer to the question in the scratch area: [`Scratch::log`] and the question behind it.
+    fn tell(&self, scratch: &mut Scratch);
 
     /// Room for a DNS question, of this CPU and this program run.
     #[expect(

@@ -113,7 +113,7 @@ fn is_usable(object: &Object) {
             let mut addresses = endpoints.iter().flat_map(|e| &*e.addresses);
             assert!(addresses.all(|address| Family::of(*address) == *family));
         }
-        Object::Namespace(_) | Object::Node(_) | Object::ServiceCidr(_) => {}
+        Object::Namespace(_) | Object::Node(_) | Object::ServiceCidr(_) | Object::Pod(_) => {}
     }
 }
 

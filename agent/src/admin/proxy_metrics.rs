@@ -19,7 +19,10 @@ use prometheus_client::{
 };
 
 use super::proxy_health::family_name;
-use crate::model::{Family, Kind};
+use crate::{
+    model::{Family, Kind},
+    registry::Trigger,
+};
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
@@ -32,6 +35,7 @@ pub struct ProxyMetrics {
     full: Labelled<OfFamily, Histogram, Durations>,
     partial: Labelled<OfFamily, Histogram, Durations>,
     programming: Labelled<OfFamily, Histogram, Latencies>,
+    names: Labelled<OfServiceKind, Histogram, NameLatencies>,
     last: Labelled<OfFamily, Seconds>,
     last_queued: Labelled<OfFamily, Seconds>,
     endpoint_changes: Counter,
@@ -49,6 +53,16 @@ pub struct ProxyMetrics {
 struct OfFamily {
     ip_family: &'static str,
 }
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfServiceKind {
+    service_kind: &'static str,
+}
+
+/// The one kind whose changes have a trigger in the API, in CoreDNS's words.
+const HEADLESS: OfServiceKind = OfServiceKind {
+    service_kind: "headless_with_selector",
+};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfPolicy {
@@ -84,9 +98,25 @@ impl MetricConstructor<Histogram> for Latencies {
     }
 }
 
+/// CoreDNS's buckets: a millisecond to nine minutes.
+#[derive(Clone, Debug)]
+struct NameLatencies;
+
+impl MetricConstructor<Histogram> for NameLatencies {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new(exponential_buckets(0.001, 2.0, 20))
+    }
+}
+
 impl ProxyMetrics {
     /// Nothing counted yet.
     pub(super) fn new(all: &mut Registry) -> Self {
+        let names = Labelled::new_with_constructor(NameLatencies);
+        all.register(
+            "coredns_kubernetes_dns_programming_duration_seconds",
+            "Time from the trigger of a change of endpoints until names led to them",
+            Clone::clone(&names),
+        );
         let registry = all.sub_registry_with_prefix("kubeproxy");
         macro_rules! registered {
             ($name:literal, $help:literal) => {
@@ -99,6 +129,7 @@ impl ProxyMetrics {
             }};
         }
         Self {
+            names,
             sync: registered!(
                 "sync_proxy_rules_duration_seconds",
                 "Time that carrying out a change took",
@@ -180,7 +211,7 @@ impl ProxyMetrics {
                 self.endpoint_changes.inc();
                 self.endpoint_changes_pending.inc();
             }
-            Kind::Namespace | Kind::Node | Kind::ServiceCidr => return,
+            Kind::Namespace | Kind::Node | Kind::ServiceCidr | Kind::Pod => return,
         }
         for family in FAMILIES {
             self.last_queued.get_or_create(&of(family)).set(now());
@@ -189,7 +220,7 @@ impl ProxyMetrics {
 
     /// All changes that were heard of are carried out; it took so long. `triggered` is when changes of endpoints were
     /// triggered, in milliseconds since 1970.
-    pub fn synced(&self, took: Duration, whole: bool, triggered: &[(Family, i64)]) {
+    pub fn synced(&self, took: Duration, whole: bool, triggered: &[Trigger]) {
         self.service_changes_pending.set(0);
         self.endpoint_changes_pending.set(0);
         let duration = if whole { &self.full } else { &self.partial };
@@ -199,10 +230,13 @@ impl ProxyMetrics {
             duration.get_or_create(&labels).observe(took.as_secs_f64());
             self.last.get_or_create(&labels).set(now());
         }
-        for (family, at) in triggered {
-            let since = now() - *at as f64 / 1000.0;
+        for trigger in triggered {
+            let since = now() - trigger.at as f64 / 1000.0;
+            if trigger.headless {
+                self.names.get_or_create(&HEADLESS).observe(since.max(0.0));
+            }
             self.programming
-                .get_or_create(&of(*family))
+                .get_or_create(&of(trigger.family))
                 .observe(since.max(0.0));
         }
     }
@@ -258,17 +292,27 @@ mod tests {
         assert!(metrics.text().unwrap().lines().any(|l| l == pending));
         proxy.synced(Duration::from_millis(3), true, &[]);
         let just_now = (now() * 1000.0) as i64 - 700;
-        proxy.synced(Duration::from_millis(3), false, &[(Family::V4, just_now)]);
+        let trigger = |headless| Trigger {
+            family: Family::V4,
+            at: just_now,
+            headless,
+        };
+        proxy.synced(Duration::from_millis(3), false, &[trigger(false)]);
+        // What never happened does not show (CoreDNS).
+        assert!(!metrics.text().unwrap().contains("service_kind"));
+        proxy.synced(Duration::from_millis(3), false, &[trigger(true)]);
         proxy.no_local(Family::V6, (1, 2));
         proxy.reconciled(Duration::from_millis(3), [0, 2]);
         let text = metrics.text().unwrap();
         for line in [
             "# TYPE kubeproxy_network_programming_duration_seconds histogram",
             "kubeproxy_network_programming_duration_seconds_bucket{le=\"0.5\",ip_family=\"IPv4\"} 0",
-            "kubeproxy_network_programming_duration_seconds_bucket{le=\"300.0\",ip_family=\"IPv4\"} 1",
-            "kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family=\"IPv6\"} 2",
+            "kubeproxy_network_programming_duration_seconds_bucket{le=\"300.0\",ip_family=\"IPv4\"} 2",
+            "coredns_kubernetes_dns_programming_duration_seconds_bucket{le=\"0.512\",service_kind=\"headless_with_selector\"} 0",
+            "coredns_kubernetes_dns_programming_duration_seconds_count{service_kind=\"headless_with_selector\"} 1",
+            "kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family=\"IPv6\"} 3",
             "kubeproxy_sync_full_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"} 1",
-            "kubeproxy_sync_partial_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"} 1",
+            "kubeproxy_sync_partial_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"} 2",
             "kubeproxy_sync_proxy_rules_endpoint_changes_total 1",
             "kubeproxy_sync_proxy_rules_service_changes_total 1",
             "kubeproxy_sync_proxy_rules_service_changes_pending 0",

@@ -415,6 +415,8 @@ fn everything(registry: &Registry, planned: &BTreeMap<ObjectName, Box<[PortName]
         namespaces: registry.namespaces().cloned().collect(),
         node: true,
         service_cidrs: true,
+        // The kernel passes on what is verified.
+        pods: BTreeSet::new(),
         triggered: Vec::new(),
     }
 }

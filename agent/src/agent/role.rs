@@ -49,7 +49,7 @@ use crate::{
         files::{self, FilesOptions},
     },
     sysctl,
-    zone::Name,
+    zone::{Name, Pods},
 };
 
 /// Events that wait for the loop: enough for it to fill the maps while the source goes on reading.
@@ -134,6 +134,7 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
             .with_context(|| format!("--cluster-domain {} is not a name", config.cluster_domain))?,
     };
     let (ttl, options) = terms(&dns);
+    let (pods_in, pods) = watch::channel(options.pods == Pods::Verified);
     let desired = Desired::new(Given {
         node: node.clone().into(),
         domain,
@@ -163,13 +164,14 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
             let keeper = dataplane.outside(&zone, outside)?;
             let feed = Feed::new(hello(&zone, outside), Some(dns_alive));
             if outside {
-                feed.taking(Box::new(keeper), config.dns_user)
+                feed.taking(Box::new(keeper))
             } else {
                 feed
             }
         }
         Opened::VirtualServer(_) => Feed::new(hello(&zone, outside), None),
     };
+    let feed = feed.believing(config.dns_user);
     let socket = config.run_folder.join(feed::SOCKET);
     let server = feed.clone();
     parts.spawn(part(
@@ -186,7 +188,7 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
         problems: settings,
     };
     events_in.send(settings).await?;
-    let source = source(config.clone(), node.clone(), events_in, in_sync_in);
+    let source = source((config.clone(), node.clone(), pods), events_in, in_sync_in);
     parts.spawn(part("source", source));
     let (interfaces_in, interfaces) = mpsc::channel(INTERFACES);
     let patterns = Patterns {
@@ -208,7 +210,10 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
     parts.spawn(part("watch of this node's addresses", follower));
 
     let (zone_in, zone) = watch::channel((ttl, options));
-    parts.spawn(part("configuration of DNS", follow_dns(file, dns, zone_in)));
+    parts.spawn(part(
+        "configuration of DNS",
+        follow_dns(file, dns, zone_in, pods_in),
+    ));
 
     let (filled_in, filled) = watch::channel(false);
     let (other_proxy_in, other_proxy) = watch::channel(None);
@@ -302,8 +307,7 @@ async fn wait_for_predecessor(instance: &Instance) {
 }
 
 async fn source(
-    config: AgentConfig,
-    node: String,
+    (config, node, pods): (AgentConfig, String, watch::Receiver<bool>),
     events: mpsc::Sender<Event>,
     in_sync: watch::Sender<bool>,
 ) -> anyhow::Result<()> {
@@ -317,6 +321,12 @@ async fn source(
             };
             files::run(options, events, in_sync).await
         }
-        Source::Kube => source::kube::run(kube_options(&config, &node), events, in_sync).await,
+        Source::Kube => {
+            let options = source::kube::KubeOptions {
+                pods: Some(pods),
+                ..kube_options(&config, &node)
+            };
+            source::kube::run(options, events, in_sync).await
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The commands that read: from the pinned maps to what is printed.
 
-mod ipvs;
+pub(super) mod ipvs;
 
 use std::{
     process::ExitCode,

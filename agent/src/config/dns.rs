@@ -106,6 +106,8 @@ pub enum Pods {
     Disabled,
     /// Every address has one.
     Insecure,
+    /// The addresses of Pods have one, in the Pod's namespace.
+    Verified,
 }
 
 /// Names with addresses: CoreDNS's plugin `hosts`.

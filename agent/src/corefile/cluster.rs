@@ -47,6 +47,7 @@ pub(super) fn convert(directive: &Directive, zones: &[Name], notes: &mut Notes) 
             },
             ["pods", "disabled"] => cluster.pods = Some(Pods::Disabled),
             ["pods", "insecure"] => cluster.pods = Some(Pods::Insecure),
+            ["pods", "verified"] => cluster.pods = Some(Pods::Verified),
             ["namespaces", ..] if words.len() > 1 => {
                 cluster
                     .namespaces
@@ -71,13 +72,7 @@ pub(super) fn convert(directive: &Directive, zones: &[Name], notes: &mut Notes) 
             ] => {
                 notes.add(option, "signpost lists once and watches");
             }
-            ["pods", "verified"] => {
-                notes.add(
-                    option,
-                    "signpost does not watch Pods; pods is disabled or insecure",
-                );
-            }
-            ["pods", ..] => notes.add(option, "pods is disabled or insecure"),
+            ["pods", ..] => notes.add(option, "pods is disabled, insecure or verified"),
             ["labels", ..] => notes.add(
                 option,
                 "every Service has names; choose by namespace, with cluster.namespaces",

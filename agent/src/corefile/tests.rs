@@ -242,6 +242,22 @@ loop: false
 }
 
 #[test]
+fn every_mode_of_pods_is_converted() {
+    for (mode, pods) in [
+        ("disabled", Pods::Disabled),
+        ("insecure", Pods::Insecure),
+        ("verified", Pods::Verified),
+    ] {
+        let text = format!(
+            ".:53 {{\n kubernetes cluster.local {{\n pods {mode}\n }}\n forward . 192.0.2.1\n}}\n"
+        );
+        let imported = imported(&text);
+        assert_eq!(imported.config.cluster.pods, Some(pods));
+        assert_eq!(lines(&imported), Vec::<usize>::new());
+    }
+}
+
+#[test]
 fn what_cannot_be_converted_is_named_with_its_line() {
     let imported = imported(
         ".:53 {

@@ -45,6 +45,7 @@ pub mod drain;
 pub mod features;
 pub mod handing_over;
 mod host;
+pub mod log;
 pub mod outside;
 pub mod pins;
 pub mod program;

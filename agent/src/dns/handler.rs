@@ -25,12 +25,16 @@ use super::{
     answer::Asked,
     forward::{Forward, From, Question, loop_token},
     handover::Handover,
+    logged::{self, Told, Watch},
     metrics::{Answered, Metrics},
     reply::{EDNS_VERSION, Reply},
     routes::{Allowed, Rates, Routes},
     state::State,
 };
-use crate::zone::{Lookup, Name, Record, RecordData, Resolved, rewrite::Rewritten};
+use crate::{
+    feed::logged::By,
+    zone::{Lookup, Name, Pods, Record, RecordData, Resolved, rewrite::Rewritten},
+};
 
 /// An ExternalName's answer lives no shorter (CoreDNS's cache).
 const MIN_ALIAS_TTL: u32 = 5;
@@ -44,6 +48,7 @@ pub(super) struct Handler {
     pub(super) live: Arc<Live>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) handover: Arc<Handover>,
+    pub(super) watch: Arc<Watch>,
     /// The largest UDP answer.
     pub(super) max_payload: u16,
     /// Port that the server's own questions come from; they are not counted.
@@ -125,7 +130,6 @@ impl RequestHandler for Handler {
                 return Reply::unsent(request);
             }
         };
-        let (code, records) = (reply.code, !reply.answers.is_empty());
         let sent = reply
             .send(request, self.max_payload, &mut response_handle)
             .await;
@@ -136,7 +140,7 @@ impl RequestHandler for Handler {
         let probe = request.src().ip().is_loopback()
             && request.src().port() == self.probe.load(Ordering::Relaxed);
         if !probe {
-            self.tell(request, &routes, (code, records, size), begun);
+            self.tell(request, &routes, (&reply, size), begun);
         }
         info
     }
@@ -159,7 +163,7 @@ impl Handler {
         &self,
         request: &Request,
         routes: &Routes,
-        (code, records, size): (ResponseCode, bool, usize),
+        (reply, size): (&Reply, usize),
         begun: Instant,
     ) {
         let query = request
@@ -174,19 +178,31 @@ impl Handler {
             udp: request.protocol() == Protocol::Udp,
             zone,
             qtype: query.map(Query::query_type),
-            code,
+            code: reply.code,
             size: request.as_slice().len(),
             answer_size: size,
             took: begun.elapsed(),
         });
-        if routes.logs(name.as_ref(), code, records)
+        if let (Some(query), Some(name)) = (query, &name) {
+            self.watch.tell(&Told {
+                client: (request.src().ip(), request.src().port()),
+                tcp: request.protocol() != Protocol::Udp,
+                name,
+                qtype: query.query_type().into(),
+                code: reply.code.into(),
+                records: reply.answers.len(),
+                by: reply.by,
+                took: begun.elapsed(),
+            });
+        }
+        if routes.logs(name.as_ref(), reply.code, !reply.answers.is_empty())
             && let Some(query) = query
         {
             tracing::info!(
                 client = %request.src(),
                 name = %query.name(),
                 qtype = %query.query_type(),
-                code = super::metrics::code(code),
+                code = super::metrics::code(reply.code),
                 microseconds = begun.elapsed().as_micros() as u64,
                 "answered"
             );
@@ -228,17 +244,22 @@ impl Handler {
             Local::Reply(reply) => reply,
             Local::Outside(name, own) => {
                 let question = question(request, entered.query, name);
-                let (message, failed) = self.ask(&entered.forward, &question, &own).await;
-                if failed && routes.errors {
+                let (message, from) = self.ask(&entered.forward, &question, &own).await;
+                let failed = message.metadata.response_code == ResponseCode::ServFail;
+                if failed && from == From::Upstream && routes.errors {
                     tracing::error!(name = %question.name, qtype = %question.query.query_type(), "no upstream answers");
                 }
-                Reply::forwarded(message)
+                Reply {
+                    by: logged::by(from),
+                    ..Reply::forwarded(message)
+                }
             }
             Local::Alias { reply, .. } if !chases => reply,
             Local::Alias { mut reply, target } => {
                 let mut query = entered.query;
                 query.set_name(target);
                 let end = Box::pin(self.answer(request, &query, routes, false)).await;
+                reply.by = end.by;
                 // An alias of something that is not there is still an alias (CoreDNS).
                 if end.code == ResponseCode::NoError {
                     reply.answers.extend(end.answers);
@@ -291,13 +312,13 @@ impl Handler {
         Ok(entered)
     }
 
-    /// Asks upstreams. Says whether none of them answered.
+    /// Asks upstreams. Says where the answer comes from.
     async fn ask(
         &self,
         forward: &Arc<Forward>,
         question: &Question,
         own: &[IpAddr],
-    ) -> (hickory_proto::op::Message, bool) {
+    ) -> (hickory_proto::op::Message, From) {
         let (mut message, from) = forward.ask(question, own).await;
         self.metrics.forwarded(from);
         if let From::Cache { .. } | From::Upstream = from {
@@ -305,8 +326,7 @@ impl Handler {
             self.handover.offer(forward, question, fresh);
         }
         shuffle_addresses(&mut message.answers);
-        let failed = message.metadata.response_code == ResponseCode::ServFail;
-        (message, failed && from == From::Upstream)
+        (message, from)
     }
 
     /// What is known here. The lock is held for that only.
@@ -327,6 +347,7 @@ impl Handler {
             code,
             authoritative: true,
             question: true,
+            by: By::Zone,
             ..Reply::default()
         };
         let negative = |code| Reply {
@@ -340,10 +361,16 @@ impl Handler {
         };
         // What hosts say does not depend on the cluster, and what it says of the cluster has no other source.
         let by_hosts = zone.config().options.hosts.answers(&asked.name);
-        if !inner.synced
-            && !by_hosts
+        let known = |labels: &[&[u8]]| {
+            if is_of_a_pod(labels) && zone.config().options.pods == Pods::Verified {
+                inner.synced && inner.pods_synced
+            } else {
+                inner.synced || !depends_on_the_cluster(labels)
+            }
+        };
+        if !by_hosts
             && let Some(labels) = &inside
-            && depends_on_the_cluster(labels)
+            && !known(labels)
         {
             return Local::Reply(negative(ResponseCode::ServFail));
         }
@@ -398,6 +425,11 @@ fn depends_on_the_cluster(labels: &[&[u8]]) -> bool {
         labels,
         [] | [b"svc"] | [b"pod"] | [b"dns-version"] | [b"dns", b"ns"]
     )
+}
+
+/// Whether a name is one of a Pod, or below it.
+fn is_of_a_pod(labels: &[&[u8]]) -> bool {
+    matches!(labels, [b"pod", _, _, ..])
 }
 
 fn question(request: &Request, query: Query, name: Name) -> Question {

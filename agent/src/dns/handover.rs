@@ -25,7 +25,6 @@ use super::{
 };
 use crate::{
     feed::cached::{self, Asked, Cached, End, Soa},
-    source::agent::Handed,
     zone::{Name, Zone},
 };
 
@@ -35,6 +34,9 @@ const QUEUE: usize = 1024;
 const AGAIN: Duration = Duration::from_secs(1);
 /// How many answers are remembered as handed over.
 const REMEMBERED: usize = 16_384;
+
+/// Where what is handed over arrives.
+pub(super) type Arrives = (watch::Receiver<u64>, mpsc::Receiver<(u64, Cached)>);
 
 /// Hands answers over.
 #[derive(Debug)]
@@ -49,8 +51,8 @@ pub(super) struct Handover {
 }
 
 impl Handover {
-    /// What hands over, and where it arrives.
-    pub(super) fn new(state: Arc<State>, live: Arc<Live>) -> (Self, Handed) {
+    /// What hands over, and where it arrives: the number of the session, and answers with the number of theirs.
+    pub(super) fn new(state: Arc<State>, live: Arc<Live>) -> (Self, Arrives) {
         let (session, session_out) = watch::channel(rand::random());
         let (answers, answers_out) = mpsc::channel(QUEUE);
         let this = Self {
@@ -61,11 +63,7 @@ impl Handover {
             wanted: AtomicBool::new(false),
             offered: Mutex::default(),
         };
-        let handed = Handed {
-            session: session_out,
-            answers: answers_out,
-        };
-        (this, handed)
+        (this, (session_out, answers_out))
     }
 
     /// Whether somebody takes answers.

@@ -328,7 +328,7 @@ impl Metrics {
 }
 
 /// The name of a code.
-pub(super) fn code(code: ResponseCode) -> String {
+pub(crate) fn code(code: ResponseCode) -> String {
     let name = match code {
         ResponseCode::NoError => "NOERROR",
         ResponseCode::NXDomain => "NXDOMAIN",

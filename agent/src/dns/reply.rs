@@ -11,7 +11,7 @@ use hickory_server::{
     zone_handler::{MessageResponseBuilder, Queries},
 };
 
-use crate::zone::rewrite::Rewritten;
+use crate::{feed::logged::By, zone::rewrite::Rewritten};
 
 /// The only version of EDNS; others get BADVERS (RFC 6891 §6.1.3).
 pub(super) const EDNS_VERSION: u8 = 0;
@@ -28,6 +28,7 @@ pub(super) struct Reply {
     pub(super) truncated: bool,
     /// The question is repeated.
     pub(super) question: bool,
+    pub(super) by: By,
     pub(super) answers: Vec<WireRecord>,
     pub(super) authorities: Vec<WireRecord>,
     pub(super) additionals: Vec<WireRecord>,
@@ -60,6 +61,7 @@ impl Reply {
             authentic_data: metadata.authentic_data,
             truncated: metadata.truncation,
             question: true,
+            by: By::default(),
             answers: message.answers,
             authorities: message.authorities,
             additionals: message.additionals,

@@ -25,6 +25,7 @@ use super::{
     forward::Times,
     handler::{Handler, Live},
     handover::Handover,
+    logged::Watch,
     metrics::Metrics,
     probes,
     routes::Routes,
@@ -40,7 +41,7 @@ use crate::{
         agent::{self, Handed, News},
         files::{self, FilesOptions},
     },
-    zone::ZoneConfig,
+    zone::{Pods, ZoneConfig},
 };
 
 /// Events that wait for the zone.
@@ -142,8 +143,15 @@ impl Server {
             options: Arc::new(config.zone_options()),
         }));
         let live = Arc::new(Live::new(routes));
-        let (handover, handed) = Handover::new(Arc::clone(&state), Arc::clone(&live));
+        let (handover, (session, answers)) = Handover::new(Arc::clone(&state), Arc::clone(&live));
         let handover = Arc::new(handover);
+        let (watch, logged) = Watch::new();
+        let watch = Arc::new(watch);
+        let handed = Handed {
+            session,
+            answers,
+            logged,
+        };
         let metrics = Arc::new(Metrics::new(
             Arc::clone(&state),
             Arc::clone(&live),
@@ -162,13 +170,15 @@ impl Server {
         parts.spawn(part("metrics", http(self.metrics, routes)));
 
         parts.spawn(part("upstreams", follow_upstreams(Arc::clone(&live))));
+        let options = config.zone_options();
+        let (pods_in, pods) = watch::channel(options.pods == Pods::Verified);
         let (zones_in, zones) = mpsc::channel(1);
         let follower = follow_config(
             args.clone(),
             file,
             config,
             (Arc::clone(&live), Arc::clone(&handover), times),
-            zones_in,
+            (zones_in, pods_in),
         );
         parts.spawn(part("configuration", follower));
 
@@ -187,8 +197,8 @@ impl Server {
                 args.clone(),
                 events_in,
                 hellos_in,
-                clocks,
-                (Arc::clone(&handover), handed),
+                (clocks, pods),
+                (Arc::clone(&handover), Arc::clone(&watch), handed),
             ),
         ));
 
@@ -197,6 +207,7 @@ impl Server {
             live: Arc::clone(&live),
             metrics,
             handover: Arc::clone(&handover),
+            watch,
             max_payload: args.max_payload,
             probe: Arc::clone(&probe),
         };
@@ -273,7 +284,7 @@ async fn follow_config(
     file: DnsConfigFile,
     first: DnsConfig,
     (live, handover, times): (Arc<Live>, Arc<Handover>, Times),
-    zones: mpsc::Sender<Configured>,
+    (zones, pods): (mpsc::Sender<Configured>, watch::Sender<bool>),
 ) -> anyhow::Result<()> {
     let counts = file.counts();
     let (configs_in, mut configs) = watch::channel(Arc::new(first));
@@ -297,6 +308,7 @@ async fn follow_config(
                 ttl: ttl(&args, &config),
                 options: Arc::new(config.zone_options()),
             };
+            pods.send_replace(configured.options.pods == Pods::Verified);
             zones.send(configured).await?;
         }
         Ok(())
@@ -327,8 +339,11 @@ async fn source(
     args: Args,
     events: mpsc::Sender<Event>,
     hellos: mpsc::Sender<Hello>,
-    clocks: watch::Sender<Option<Arc<super::clock::Clock>>>,
-    (handover, handed): (Arc<Handover>, Handed),
+    (clocks, pods): (
+        watch::Sender<Option<Arc<super::clock::Clock>>>,
+        watch::Receiver<bool>,
+    ),
+    (handover, watch, handed): (Arc<Handover>, Arc<Watch>, Handed),
 ) -> anyhow::Result<()> {
     let (in_sync, _) = watch::channel(false);
     match args.source {
@@ -340,6 +355,7 @@ async fn source(
                     match said {
                         News::Hello(hello) => {
                             handover.set_wanted(hello.takes_answers);
+                            watch.set(hello.watched);
                             hellos.send(hello).await?;
                         }
                         News::Asked(asked) => handover.asked(asked),
@@ -356,6 +372,7 @@ async fn source(
                 kubeconfig: args.kubeconfig,
                 server: args.api_server,
                 node: None,
+                pods: Some(pods),
             };
             source::kube::run(options, events, in_sync).await
         }

@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::{
     feed::{Hello, KINDS},
-    model::{Event, ObjectName, ServiceKind},
+    model::{Event, Kind, ObjectName, ServiceKind},
     registry::{Changes, Registry},
     zone::{Name, Options, Zone, ZoneConfig},
 };
@@ -52,6 +52,8 @@ pub(super) struct Inner {
     pub(super) zone: Zone,
     /// Every list was complete at least once. Before that no name of a cluster object may be denied.
     pub(super) synced: bool,
+    /// Likewise of Pods, which are listed only where their names are verified.
+    pub(super) pods_synced: bool,
 }
 
 impl State {
@@ -61,6 +63,7 @@ impl State {
             inner: RwLock::new(Inner {
                 zone,
                 synced: false,
+                pods_synced: false,
             }),
             configured: watch::Sender::default(),
         }
@@ -142,6 +145,7 @@ impl State {
             );
             inner.synced = true;
         }
+        inner.pods_synced |= registry.is_complete(&[Kind::Pod]);
         if learn_dns {
             let dns = learned(registry);
             if dns != inner.zone.config().dns {
@@ -166,6 +170,7 @@ impl State {
         let everything = Changes {
             services,
             namespaces: registry.namespaces().cloned().collect(),
+            pods: registry.pods().cloned().collect(),
             node: false,
             ..Changes::default()
         };

@@ -19,6 +19,7 @@ mod configured;
 mod encrypted;
 mod forwarding;
 mod handover;
+mod logged;
 mod stand;
 
 use stand::*;

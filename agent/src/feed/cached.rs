@@ -1,18 +1,23 @@
-//! What a DNS server says to the agent: answers of its cache, for the kernel to give.
+//! What is said to the agent: by a DNS server what its cache has, for the kernel to give.
 
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::logged::Logged;
 use crate::zone::{Name, ZoneConfig};
 
-/// A line from a DNS server.
+/// A line from a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Said {
     /// A number for all that decides what it answers. With another one, nothing that it has handed over counts any more.
     Session(u64),
     /// An answer that holds for everybody who asks.
     Cached(Cached),
+    /// A question that the server has answered, while [`super::Hello::watched`] says that somebody wants to know.
+    Logged(Logged),
+    /// The client watches: it wants to be told of every [`Said::Logged`].
+    Watch,
 }
 
 /// An answer to a question outside of the cluster, asked without DNSSEC.

@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_util::codec::{FramedRead, LinesCodec};
 
-use super::{Feed, Line, Subscription, cached::Said, encoded, wire};
+use super::{Feed, Line, Subscription, Watching, cached::Said, encoded, wire};
 
 /// A client that takes nothing for so long is dropped.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -78,7 +78,9 @@ fn bind(socket: &Path) -> io::Result<UnixListener> {
 }
 
 async fn client(feed: &Feed, stream: UnixStream) -> io::Result<()> {
-    let heard = is_heard(feed, &stream);
+    let user = stream.peer_cred()?.uid();
+    let believed = is_believed(feed, user);
+    let mut watching: Option<Watching> = None;
     let Subscription {
         hello,
         snapshot,
@@ -112,10 +114,23 @@ async fn client(feed: &Feed, stream: UnixStream) -> io::Result<()> {
             }
             line = said.next() => {
                 let Some(line) = line else { return Ok(()) };
-                let line = line.map_err(io::Error::other)?;
-                if heard {
-                    take(feed, &mut session, serde_json::from_str(&line)?);
+                let said = serde_json::from_str(&line.map_err(io::Error::other)?)?;
+                match said {
+                    Said::Watch if may_watch(user) => watching = Some(feed.watch()),
+                    Said::Watch => return Err(io::ErrorKind::PermissionDenied.into()),
+                    said if believed => take(feed, &mut session, said),
+                    _ => {}
                 }
+            }
+            Some(line) = next(&mut watching) => {
+                lines.push(line);
+                if let Some(watching) = &mut watching {
+                    while lines.len() < BATCH && let Ok(line) = watching.lines.try_recv() {
+                        lines.push(line);
+                    }
+                }
+                write(&mut stream, &joined(&lines)).await?;
+                lines.clear();
             }
             _ = look.tick(), if session.is_some() => {
                 let asked = session.zip(feed.taken()).map(|(session, mut taken)| taken.asked(session));
@@ -127,23 +142,35 @@ async fn client(feed: &Feed, stream: UnixStream) -> io::Result<()> {
     }
 }
 
-/// Whether a client may hand over answers: they are what every pod of this node gets to hear.
-fn is_heard(feed: &Feed, stream: &UnixStream) -> bool {
-    let Some(user) = feed.taken().map(|taken| taken.user) else {
-        return false;
-    };
-    let peer = stream.peer_cred().map(|peer| peer.uid());
-    let heard = matches!(peer, Ok(peer) if peer == 0 || peer == user);
-    if !heard {
+/// Whether what a client says is taken: answers that it hands over are what every pod of this node gets to hear.
+fn is_believed(feed: &Feed, user: u32) -> bool {
+    let believed = user == 0 || user == feed.user;
+    if !believed && feed.taken.is_some() {
         tracing::warn!(
-            ?peer,
+            user,
             "a DNS server of another user than --dns-user hands over no answers"
         );
     }
-    heard
+    believed
+}
+
+/// Whether a client may know what all pods ask: root, as for the maps, and whom the agent itself runs as.
+fn may_watch(user: u32) -> bool {
+    user == 0 || user == nix::unistd::getuid().as_raw()
+}
+
+/// The next answer for who watches.
+async fn next(watching: &mut Option<Watching>) -> Option<Bytes> {
+    match watching {
+        Some(watching) => watching.lines.recv().await,
+        None => std::future::pending().await,
+    }
 }
 
 fn take(feed: &Feed, session: &mut Option<u64>, said: Said) {
+    if let Said::Logged(logged) = &said {
+        return feed.logged(logged);
+    }
     let Some(mut taken) = feed.taken() else {
         return;
     };
@@ -153,7 +180,7 @@ fn take(feed: &Feed, session: &mut Option<u64>, said: Said) {
             taken.begin(number);
         }
         (Said::Cached(cached), Some(session)) => taken.keep(*session, &cached),
-        (Said::Cached(_), None) => {}
+        (Said::Cached(_) | Said::Logged(_) | Said::Watch, _) => {}
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::{
     net::{UnixStream, unix::OwnedReadHalf},
 };
 
-use super::cached::Asked;
+use super::{cached::Asked, logged::Logged};
 use crate::{model::Event, zone::Name};
 
 /// The longest line: an EndpointSlice has at most 1000 endpoints, so this is far from any that is meant.
@@ -34,6 +34,9 @@ pub struct Hello {
     /// Answers to questions outside of the cluster are taken.
     #[serde(default)]
     pub takes_answers: bool,
+    /// Somebody watches what is answered, and has to be told.
+    #[serde(default)]
+    pub watched: bool,
 }
 
 /// A line from the agent.
@@ -47,6 +50,8 @@ pub enum Line {
     InSync(bool),
     /// What the kernel gave of the answers that the server has handed over.
     Asked(Vec<Asked>),
+    /// What a server has answered, for who watches.
+    Logged(Logged),
 }
 
 impl Line {

@@ -18,6 +18,7 @@ use crate::{
     feed::{
         Hello, Line,
         cached::{Asked, Cached, Said},
+        logged::Logged,
         wire::{Reader, encode},
     },
     model::Event,
@@ -48,6 +49,8 @@ pub struct Handed {
     pub session: watch::Receiver<u64>,
     /// Answers, each with the number under which it holds.
     pub answers: mpsc::Receiver<(u64, Cached)>,
+    /// Questions that were answered while somebody watches.
+    pub logged: mpsc::Receiver<Logged>,
 }
 
 /// Follows an agent until nobody listens to `events`. An agent that is not there is waited for, for ever. What it
@@ -100,8 +103,14 @@ async fn follow(
 
 /// Says what is handed over, for as long as there is somebody who hands over.
 async fn say(mut stream: OwnedWriteHalf, handed: &mut Handed) -> io::Result<()> {
-    let Handed { session, answers } = handed;
+    let Handed {
+        session,
+        answers,
+        logged,
+    } = handed;
     session.mark_changed();
+    // Of the time when nobody listened.
+    while logged.try_recv().is_ok() {}
     let mut open = true;
     while open {
         let line = tokio::select! {
@@ -114,7 +123,8 @@ async fn say(mut stream: OwnedWriteHalf, handed: &mut Handed) -> io::Result<()> 
                 Some((of, answer)) if of == *session.borrow() => encode(&Said::Cached(answer)),
                 Some(_) => continue,
                 None => break,
-            }
+            },
+            Some(logged) = logged.recv() => encode(&Said::Logged(logged)),
         };
         stream.write_all(&line).await?;
     }
@@ -154,6 +164,8 @@ async fn hear(
             Line::InSync(value) => {
                 in_sync.send_replace(value);
             }
+            // That is for who watches.
+            Line::Logged(_) => {}
         }
         first = false;
     }
@@ -189,6 +201,7 @@ mod tests {
             ttl: 30,
             dns: vec![[10, 96, 0, 10].into()],
             takes_answers: false,
+            watched: false,
         }
     }
 
@@ -199,6 +212,7 @@ mod tests {
     struct Client {
         session: watch::Sender<u64>,
         answers: mpsc::Sender<(u64, Cached)>,
+        logged: mpsc::Sender<Logged>,
         events: mpsc::Receiver<Event>,
         news: mpsc::Receiver<News>,
         in_sync: watch::Receiver<bool>,
@@ -212,9 +226,11 @@ mod tests {
             let (in_sync_in, in_sync) = watch::channel(false);
             let (session, session_out) = watch::channel(1);
             let (answers, answers_out) = mpsc::channel(16);
+            let (logged, logged_out) = mpsc::channel(16);
             let handed = Handed {
                 session: session_out,
                 answers: answers_out,
+                logged: logged_out,
             };
             tokio::spawn(run(
                 socket.to_owned(),
@@ -226,6 +242,7 @@ mod tests {
             Self {
                 session,
                 answers,
+                logged,
                 events,
                 news,
                 in_sync,
@@ -330,7 +347,7 @@ mod tests {
         let socket = folder.path().join(feed::SOCKET);
         let feed = Feed::new(hello(), None);
         let user = nix::unistd::getuid().as_raw();
-        let feed = feed.taking(Box::new(kept.clone()), user);
+        let feed = feed.taking(Box::new(kept.clone())).believing(user);
         let served = socket.clone();
         tokio::spawn(async move { feed::serve(feed, &served).await.unwrap() });
         let one = Client::of(&socket);
@@ -356,6 +373,64 @@ mod tests {
         kept.until(&[]).await;
         hand(&one, 3, "g").await;
         kept.until(&["g"]).await;
+    }
+
+    #[tokio::test]
+    async fn answers_are_told_to_who_watches_and_while_somebody_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join(feed::SOCKET);
+        let user = nix::unistd::getuid().as_raw();
+        let feed = Feed::new(hello(), None).believing(user);
+        let served = socket.clone();
+        tokio::spawn(async move { feed::serve(feed, &served).await.unwrap() });
+        let mut server = Client::of(&socket);
+        server.until_watched(false).await;
+        let (read, mut write) = UnixStream::connect(&socket).await.unwrap().into_split();
+        write.write_all(&encode(&Said::Watch)).await.unwrap();
+        server.until_watched(true).await;
+        let mut reader = Reader::new(read);
+        for lost in [0, 7] {
+            server.logged.send(logged(lost)).await.unwrap();
+            let told = loop {
+                if let Line::Logged(logged) = reader.line().await.unwrap().unwrap() {
+                    break logged;
+                }
+            };
+            assert_eq!(told, logged(lost));
+        }
+        drop((reader, write));
+        server.until_watched(false).await;
+    }
+
+    impl Client {
+        async fn until_watched(&mut self, watched: bool) {
+            let wait = async {
+                loop {
+                    if let Some(News::Hello(hello)) = self.news.recv().await
+                        && hello.watched == watched
+                    {
+                        return;
+                    }
+                }
+            };
+            timeout(Duration::from_secs(5), wait).await.unwrap();
+        }
+    }
+
+    fn logged(lost: u64) -> Logged {
+        Logged {
+            at: 1,
+            took: 2,
+            client: [10, 0, 0, 1].into(),
+            port: 3,
+            tcp: true,
+            name: "www.example.com".parse().unwrap(),
+            qtype: 1,
+            code: 0,
+            records: 4,
+            by: crate::feed::logged::By::Upstream,
+            lost,
+        }
     }
 
     #[derive(Clone, Debug, Default)]

@@ -5,6 +5,7 @@
 
 mod endpoints;
 mod field;
+mod pod;
 mod service;
 mod shared;
 mod slice;
@@ -16,9 +17,11 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
+pub(super) use self::pod::pod_addresses;
 pub use self::{
     endpoints::{endpoints, is_mirrored},
     field::{address, is_dns_label, network, protocol},
+    pod::{is_over, pod},
     service::{Addresses, service},
     slice::slice,
 };

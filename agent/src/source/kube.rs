@@ -1,4 +1,5 @@
-//! The Kubernetes API as source: watches Services, EndpointSlices, Namespaces, this Node and ServiceCIDRs.
+//! The Kubernetes API as source: watches Services, EndpointSlices, Namespaces, this Node and ServiceCIDRs; and Pods while
+//! somebody wants them.
 //!
 //! All Services are watched, those of other proxies too: their names exist all the same. What was known stays while
 //! the API server is away; that it is away is said beside the events.
@@ -10,11 +11,11 @@ mod resource;
 #[cfg(test)]
 mod tests;
 
-use std::{path::PathBuf, time::Duration};
+use std::{future::pending, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use k8s_openapi::api::{
-    core::v1::{Namespace, Node, Service},
+    core::v1::{Namespace, Node, Pod, Service},
     discovery::v1::EndpointSlice,
     networking::v1::ServiceCIDR,
 };
@@ -42,6 +43,8 @@ pub struct KubeOptions {
     pub server: Option<String>,
     /// The node whose Node object is watched; none where nobody needs it.
     pub node: Option<String>,
+    /// Whether Pods are watched; of a large cluster they are many. Those that were known stay when it says no.
+    pub pods: Option<watch::Receiver<bool>>,
 }
 
 /// How long things may take.
@@ -71,6 +74,9 @@ const TIMING: Timing = Timing {
     look: Duration::from_millis(500),
 };
 
+/// The Pods that have an address.
+const LIVING: &str = "status.phase!=Succeeded,status.phase!=Failed";
+
 /// Watches the API server until nobody listens to `events`. A server that cannot be reached is tried again for ever.
 ///
 /// # Errors
@@ -87,7 +93,8 @@ pub async fn run(
         .context("cannot make a client of the Kubernetes configuration")?
         .with_layer(&ContactLayer(contact.clone()))
         .build();
-    watch_all(client, contact, options.node.as_deref(), events, in_sync).await;
+    let KubeOptions { node, pods, .. } = options;
+    watch_all(client, contact, (node.as_deref(), pods), events, in_sync).await;
     Ok(())
 }
 
@@ -95,7 +102,7 @@ pub async fn run(
 async fn watch_all(
     client: Client,
     contact: Contact,
-    node: Option<&str>,
+    (node, pods): (Option<&str>, Option<watch::Receiver<bool>>),
     events: mpsc::Sender<Event>,
     in_sync: watch::Sender<bool>,
 ) {
@@ -114,6 +121,23 @@ async fn watch_all(
             follow::<ServiceCIDR>(Api::all(client.clone()), all.clone(), &contact, &events).await;
         }
     };
+    let pods = async {
+        let Some(mut wanted) = pods else { return };
+        while wanted.wait_for(|wanted| *wanted).await.is_ok() {
+            // Those that are over have no address any more (CoreDNS lists the same).
+            let config = all.clone().fields(LIVING);
+            let mut until = wanted.clone();
+            let unwanted = async {
+                if until.wait_for(|wanted| !*wanted).await.is_err() {
+                    pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                () = follow::<Pod>(Api::all(client.clone()), config, &contact, &events) => return,
+                () = unwanted => {}
+            }
+        }
+    };
     let watches = async {
         tokio::join!(
             follow::<Service>(Api::all(client.clone()), all.clone(), &contact, &events),
@@ -121,6 +145,7 @@ async fn watch_all(
             follow::<Namespace>(Api::all(client.clone()), all.clone(), &contact, &events),
             this_node,
             service_cidrs,
+            pods,
         )
     };
     tokio::select! {

@@ -223,7 +223,12 @@ impl Zone {
             let pods = self.config.domain.child("pod")?;
             pods.child(namespace)?.child(label)
         })();
-        match (address, target) {
+        let verified = |address: &IpAddr| {
+            let pods = self.pods.get(namespace);
+            self.config.options.pods != Pods::Verified
+                || pods.is_some_and(|pods| pods.contains(address))
+        };
+        match (address.filter(verified), target) {
             (Some(address), Some(target)) => Found::Hosts(vec![Host {
                 address,
                 port: Some(0),

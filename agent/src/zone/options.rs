@@ -38,6 +38,8 @@ pub enum Pods {
     /// They are the addresses that they spell, whether there is such a Pod or not.
     #[default]
     Insecure,
+    /// They are the addresses that they spell where a Pod of the namespace has that address.
+    Verified,
 }
 
 impl Default for Options {

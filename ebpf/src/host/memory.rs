@@ -9,7 +9,10 @@ use signpost_common::{
     Address, Cause,
     count::ServiceCount,
     device::DeviceValue,
-    dns::{AnswerHead, Config, Epoch, LargeAnswer, NameValue, Network, OutsideAnswer, SmallAnswer},
+    dns::{
+        AnswerHead, Clock, Config, Epoch, LargeAnswer, NameValue, Network, OutsideAnswer,
+        SmallAnswer,
+    },
     filter::{self, Destinations},
     flow::{FlowKey, FlowValue, FragmentKey, FragmentValue},
     name::NameKey,
@@ -62,6 +65,10 @@ pub struct Memory {
     pub answers_outside: RefCell<HashMap<NameKey, OutsideAnswer>>,
     /// Which of them count.
     pub outside_epoch: Epoch,
+    /// Until when answers are told.
+    pub watched_until: Clock,
+    /// What was told of answers.
+    pub log: RefCell<Vec<Vec<u8>>>,
     /// The configuration, once it is written.
     pub config: Option<Config>,
     /// `CLOCK_MONOTONIC` in nanoseconds.
@@ -328,6 +335,16 @@ impl Tables for Memory {
 
     fn outside_epoch(&self) -> Epoch {
         self.outside_epoch
+    }
+
+    fn watched_until(&self) -> Clock {
+        self.watched_until
+    }
+
+    fn tell(&self, scratch: &mut Scratch) {
+        let mut told = bytemuck::bytes_of(&scratch.log).to_vec();
+        told.extend(&scratch.bytes[..scratch.question.length as usize]);
+        self.log.borrow_mut().push(told);
     }
 
     fn scratch(&self) -> Option<&mut Scratch> {

@@ -4,9 +4,9 @@ use core::ptr::{addr_of, addr_of_mut, read_volatile, write_volatile};
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST},
-    helpers::{bpf_get_prandom_u32, bpf_jiffies64, bpf_ktime_get_ns},
+    helpers::{bpf_get_prandom_u32, bpf_jiffies64, bpf_ktime_get_ns, bpf_ringbuf_output},
     macros::map,
-    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, lpm_trie},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf, lpm_trie},
 };
 use signpost_common::{
     Address, Cause,
@@ -19,6 +19,7 @@ use signpost_common::{
     filter::{self, DESTINATION_WORDS, SOURCE_LINES, SourceLine},
     flow::{FlowKey, FlowValue, FragmentKey, FragmentValue},
     layout::size,
+    log::{self, LogHead},
     name::{NameKey, TEXT_PART},
     service::{
         AddressValue, AffinityKey, AffinityValue, FrontendKey, FrontendValue, MemberKey,
@@ -29,7 +30,7 @@ use signpost_common::{
 
 use crate::{
     dns::{LABELS, Scratch, answer, outside, pod, question},
-    kernel::copied,
+    kernel::{copied, skb::bounded},
     masquerade,
     packet::Packet,
     record,
@@ -98,6 +99,10 @@ static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
 static CLOCKS: Array<Clock> = Array::with_max_entries(1, 0);
 #[map(name = "dns_alive")]
 static DNS_ALIVE: Array<Clock> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map(name = "dns_watch")]
+static DNS_WATCH: Array<Clock> = Array::with_max_entries(log::watch::COUNT, 0);
+#[map(name = "dns_log")]
+static DNS_LOG: RingBuf = RingBuf::with_byte_size(size::DNS_LOG, 0);
 #[map(name = "counters")]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Cause::COUNT, 0);
 #[map(name = "service_counts")]
@@ -408,6 +413,20 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn watched_until(&self) -> Clock {
+        // Another process writes it.
+        // SAFETY: an aligned word of an array, which is never freed while the program runs.
+        DNS_WATCH
+            .get_ptr(log::watch::UNTIL)
+            .map_or(0, |until| unsafe { read_volatile(until) })
+    }
+
+    #[inline(always)]
+    fn tell(&self, _scratch: &mut Scratch) {
+        tell_answer();
+    }
+
+    #[inline(always)]
     #[expect(clippy::mut_from_ref, reason = "as in the trait")]
     fn scratch(&self) -> Option<&mut Scratch> {
         // SAFETY: the area belongs to this CPU, and the program is not entered again before it ends.
@@ -548,6 +567,38 @@ extern "C" fn read_spelling(label: u32) -> u32 {
         Some(scratch) => pod::read(scratch, label as u16),
         None => Err(Cause::NotConfigured),
     })
+}
+
+/// A function of its own for the verifier, and so that what is hardly ever done is in nobody's way.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tell_answer() -> u32 {
+    const HEAD: u32 = size_of::<LogHead>() as u32;
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
+        return SUCCESS;
+    };
+    // SAFETY: the area belongs to this CPU, and nobody has a reference to it who looks at it meanwhile.
+    let length = HEAD + unsafe { (*scratch).question.length };
+    let Some(length) = bounded(length, HEAD + log::QUESTION as u32) else {
+        return SUCCESS;
+    };
+    // SAFETY: the head is at the front of the area and has the question behind it; both have room for `length` bytes.
+    let told = unsafe {
+        bpf_ringbuf_output(
+            addr_of!(DNS_LOG).cast_mut().cast(),
+            scratch.cast(),
+            u64::from(length),
+            0,
+        )
+    };
+    if told != 0
+        && let Some(lost) = DNS_WATCH.get_ptr_mut(log::watch::LOST)
+    {
+        // Some may be missing where several processors count at once.
+        // SAFETY: an aligned word of an array, which is never freed while the program runs.
+        unsafe { write_volatile(lost, read_volatile(lost).wrapping_add(1)) };
+    }
+    SUCCESS
 }
 
 #[inline(always)]

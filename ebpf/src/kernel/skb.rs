@@ -279,7 +279,7 @@ extern "C" fn resolve_question(context: *mut __sk_buff) -> u32 {
 /// A length from 1 to `most`, as every verifier understands it: the compiler, which may know the bounds from elsewhere,
 /// must not leave the comparison out, and verifiers before Linux 6.8 learn nothing from one with zero.
 #[inline(always)]
-fn bounded(length: u32, most: u32) -> Option<u32> {
+pub(super) fn bounded(length: u32, most: u32) -> Option<u32> {
     let less = crate::kernel::opaque(u64::from(length.wrapping_sub(1)));
     (less < u64::from(most)).then(|| (less + 1) as u32)
 }

@@ -7,6 +7,7 @@ mod errors;
 mod host;
 mod laboratory;
 mod migration;
+mod monitor;
 mod names;
 mod never_stops;
 mod oracle;

@@ -89,6 +89,7 @@ fn the_maps_have_the_sizes_of_the_layout() {
         (layout::map::ANSWERS_LARGE, layout::size::ANSWERS_LARGE),
         (layout::map::ANSWERS_OUTSIDE, layout::size::ANSWERS_OUTSIDE),
         (layout::map::SERVICE_COUNTS, layout::size::SERVICES),
+        (layout::map::DNS_LOG, layout::size::DNS_LOG),
         (layout::map::COUNTERS, Cause::COUNT),
     ] {
         let (_, map) = kernel

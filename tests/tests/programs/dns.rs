@@ -1,6 +1,7 @@
 //! Questions to the cluster DNS address.
 
 mod answers;
+mod log;
 pub(crate) mod message;
 mod outside;
 mod passed;

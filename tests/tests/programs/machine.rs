@@ -165,6 +165,14 @@ impl Machine {
         }
     }
 
+    /// What was told of answers since the last call.
+    pub(crate) fn log(&mut self) -> Vec<Vec<u8>> {
+        match &mut self.kernel {
+            Some(kernel) => kernel.log(),
+            None => self.world.log.take(),
+        }
+    }
+
     /// The flows that are recorded.
     pub(crate) fn flows(&mut self) -> Vec<(FlowKey, FlowValue)> {
         match &mut self.kernel {

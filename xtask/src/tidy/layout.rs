@@ -7,12 +7,12 @@ use anyhow::Context as _;
 use super::words::code;
 
 /// Files with the types of map keys and values.
-const FILES: [&str; 9] = [
-    "address", "count", "device", "dns", "filter", "flow", "name", "service", "socket",
+const FILES: [&str; 10] = [
+    "address", "count", "device", "dns", "filter", "flow", "log", "name", "service", "socket",
 ];
 
 /// The version that the sources below had, and their hash.
-const PINNED: (u32, u64) = (10, 0x3ec8_20da_5b71_f4cf);
+const PINNED: (u32, u64) = (11, 0x3bb9_81a9_5ba7_652f);
 
 /// Compares the sources with the pinned hash.
 pub(super) fn check(root: &Path) -> anyhow::Result<Option<String>> {

@@ -54,6 +54,7 @@ pub(super) fn kube_options(config: &AgentConfig, node: &str) -> KubeOptions {
         kubeconfig: config.kubeconfig.clone(),
         server: config.api_server.clone(),
         node: Some(node.to_owned()),
+        pods: None,
     }
 }
 

@@ -66,6 +66,7 @@ pub(super) fn hello(zone: &ZoneConfig, takes_answers: bool) -> Hello {
         ttl: zone.ttl,
         dns: zone.dns.clone(),
         takes_answers,
+        watched: false,
     }
 }
 

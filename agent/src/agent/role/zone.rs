@@ -7,14 +7,15 @@ use tokio::sync::watch;
 use super::super::desired;
 use crate::{
     config::dns::{DnsConfig, file::DnsConfigFile},
-    zone::Options,
+    zone::{Options, Pods},
 };
 
-/// Hands on what the file says of the zone whenever that changes.
+/// Hands on what the file says of the zone whenever that changes, and whether Pods are watched for it.
 pub(super) async fn follow_dns(
     file: DnsConfigFile,
     first: DnsConfig,
     zone: watch::Sender<(u32, Arc<Options>)>,
+    pods: watch::Sender<bool>,
 ) -> anyhow::Result<()> {
     let domain = first.cluster.domain.clone();
     let counts = file.counts();
@@ -25,7 +26,9 @@ pub(super) async fn follow_dns(
             if config.cluster.domain != domain {
                 tracing::warn!("cluster.domain changed: it counts from the agent's next start on");
             }
-            zone.send_replace(terms(&config));
+            let terms = terms(&config);
+            pods.send_replace(terms.1.pods == Pods::Verified);
+            zone.send_replace(terms);
             counts.taken_over();
         }
     };

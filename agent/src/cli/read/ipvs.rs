@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Whether the node's agent is in IPVS mode, or was when it last ran.
-pub(super) fn is_on(read: &ReadArgs) -> bool {
+pub(in crate::cli) fn is_on(read: &ReadArgs) -> bool {
     matches!(Report::read(&read.instance.state_folder), Ok(Some(report))
         if report.mode == "ipvs" && report.instance == read.instance.bpffs_root)
 }

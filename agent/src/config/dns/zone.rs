@@ -34,6 +34,7 @@ impl DnsConfig {
                 .collect(),
             pods: match pods {
                 Some(Pods::Disabled) => ZonePods::Disabled,
+                Some(Pods::Verified) => ZonePods::Verified,
                 Some(Pods::Insecure) | None => ZonePods::Insecure,
             },
             namespaces: namespaces.iter().map(|name| Arc::from(&**name)).collect(),

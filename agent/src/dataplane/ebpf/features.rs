@@ -33,7 +33,7 @@ const fn helper(number: u32, name: &'static str) -> Helper {
 }
 
 /// Those that the programs of interfaces cannot do without, with their numbers of `linux/bpf.h`.
-const OF_CLASSIFIERS: [Helper; 9] = [
+const OF_CLASSIFIERS: [Helper; 10] = [
     helper(9, "bpf_skb_store_bytes"),
     helper(11, "bpf_l4_csum_replace"),
     helper(23, "bpf_redirect"),
@@ -42,6 +42,7 @@ const OF_CLASSIFIERS: [Helper; 9] = [
     helper(38, "bpf_skb_change_tail"),
     helper(50, "bpf_skb_adjust_room"),
     helper(118, "bpf_jiffies64"),
+    helper(130, "bpf_ringbuf_output"),
     helper(155, "bpf_redirect_peer"),
 ];
 /// Those that the programs of sockets cannot do without.
@@ -106,8 +107,10 @@ fn map_kinds() -> Probe {
     let mut refused = Vec::new();
     let mut asked = Vec::new();
     for (_, info) in tables::pinned() {
-        // The size says nothing about the kind, and takes memory.
-        let small = MapInfo { size: 8, ..info };
+        // The size says nothing about the kind, and takes memory; that of a ring buffer is in pages.
+        let in_bytes = info.kind == MapKind::RingBuf as u32;
+        let size = if in_bytes { info.size } else { 8 };
+        let small = MapInfo { size, ..info };
         if asked.contains(&(info.kind, info.flags)) {
             continue;
         }

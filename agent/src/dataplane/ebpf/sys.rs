@@ -65,6 +65,8 @@ pub enum MapKind {
     LruHash = 9,
     /// `BPF_MAP_TYPE_LPM_TRIE`.
     LpmTrie = 11,
+    /// `BPF_MAP_TYPE_RINGBUF` (Linux 5.8). No keys and values; the size is in bytes.
+    RingBuf = 27,
 }
 
 /// What the kernel says about a map; also what one is created from.

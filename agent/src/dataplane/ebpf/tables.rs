@@ -11,6 +11,7 @@ use signpost_common::{
     filter::{DESTINATION_WORDS, SOURCE_LINES, SourceLine},
     flow::{FlowKey, FlowValue, FragmentKey, FragmentValue},
     layout::{map, size},
+    log::watch,
     name::{NameKey, TEXT_PART},
     service::{
         AddressValue, AffinityKey, AffinityValue, FrontendKey, FrontendValue, MemberKey,
@@ -122,6 +123,10 @@ tables! {
     Clocks: map::CLOCKS, u32 => Clock, 1, Array, 0;
     /// When the DNS pod was alive.
     DnsAlive: map::DNS_ALIVE, u32 => Clock, 1, Array, MMAPABLE;
+    /// Whether answers are told.
+    DnsWatch: map::DNS_WATCH, u32 => Clock, watch::COUNT, Array, 0;
+    /// The answers that are told.
+    DnsLog: map::DNS_LOG, () => (), size::DNS_LOG, RingBuf, 0;
     /// What goes through each service port, for each CPU.
     ServiceCounts: map::SERVICE_COUNTS, u32 => ServiceCount, size::SERVICES, PerCpuHash, NO_PREALLOC;
     /// Packets by cause.

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
 use super::stand::{Bench, FakeUpstream, addresses, question};
+use crate::model::{Event, Kind, Object, ObjectName, Pod};
 
 /// A server with a file.
 struct Configured {
@@ -43,9 +44,88 @@ impl Configured {
         timeout(Duration::from_secs(10), changed).await.unwrap();
     }
 
+    /// Asks until the answer has a code.
+    async fn until(&self, name: &str, qtype: RecordType, code: ResponseCode) {
+        let asked = async {
+            while self.code(name, qtype).await != code {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let asked = timeout(Duration::from_secs(10), asked).await;
+        asked.unwrap_or_else(|_| panic!("{name} never is {code}"));
+    }
+
     async fn code(&self, name: &str, qtype: RecordType) -> ResponseCode {
         self.bench.ask(name, qtype).await.metadata.response_code
     }
+}
+
+fn pod(name: &str, addresses: &[&str]) -> Event {
+    let addresses: Vec<std::net::IpAddr> = addresses.iter().map(|a| a.parse().unwrap()).collect();
+    let pod = Pod {
+        name: ObjectName::new("dev", name),
+        addresses: addresses.into(),
+    };
+    Event::Apply(Object::from(pod), Vec::new())
+}
+
+#[tokio::test]
+async fn names_of_pods_are_answered_where_there_is_such_a_pod() {
+    const NAME: &str = "10-0-0-1.dev.pod.cluster.local.";
+    let dns = Configured::new("cluster: {pods: verified}").await;
+    // As long as Pods are not listed nobody knows.
+    assert_eq!(dns.code(NAME, RecordType::A).await, ResponseCode::ServFail);
+    let feed = &dns.bench.feed;
+    feed.event(&Event::Begin(Kind::Pod));
+    feed.event(&pod("one", &["10.0.0.1", "fd00::1"]));
+    feed.event(&pod("other", &["10.0.0.2"]));
+    feed.event(&Event::End(Kind::Pod));
+    dns.until(NAME, RecordType::A, ResponseCode::NoError).await;
+    let answer = dns.bench.ask(NAME, RecordType::A).await;
+    assert_eq!(addresses(&answer), [Ipv4Addr::new(10, 0, 0, 1)]);
+    for (name, qtype, code) in [
+        (
+            "fd00--1.dev.pod.cluster.local.",
+            RecordType::AAAA,
+            ResponseCode::NoError,
+        ),
+        (
+            "10-0-0-3.dev.pod.cluster.local.",
+            RecordType::A,
+            ResponseCode::NXDomain,
+        ),
+        (
+            "10-0-0-1.prod.pod.cluster.local.",
+            RecordType::A,
+            ResponseCode::NXDomain,
+        ),
+        (
+            "dev.pod.cluster.local.",
+            RecordType::A,
+            ResponseCode::NoError,
+        ),
+    ] {
+        assert_eq!(dns.code(name, qtype).await, code, "{name}");
+    }
+    // A Pod of the same address comes before the old one goes.
+    feed.event(&pod("new", &["10.0.0.1"]));
+    feed.event(&Event::Delete(Kind::Pod, ObjectName::new("dev", "one")));
+    let gone = "fd00--1.dev.pod.cluster.local.";
+    dns.until(gone, RecordType::AAAA, ResponseCode::NXDomain)
+        .await;
+    assert_eq!(dns.code(NAME, RecordType::A).await, ResponseCode::NoError);
+    feed.event(&Event::Delete(Kind::Pod, ObjectName::new("dev", "new")));
+    dns.until(NAME, RecordType::A, ResponseCode::NXDomain).await;
+    let any = |answer: &Message| answer.answers.len() == 1;
+    dns.becomes("cluster: {pods: insecure}", NAME, any).await;
+    // And back, with what is known.
+    let none = |answer: &Message| answer.answers.is_empty();
+    dns.becomes("cluster: {pods: verified}", NAME, none).await;
+    assert_eq!(
+        dns.code("10-0-0-2.dev.pod.cluster.local.", RecordType::A)
+            .await,
+        ResponseCode::NoError
+    );
 }
 
 const HOSTS: &str = "

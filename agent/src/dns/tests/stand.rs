@@ -214,7 +214,7 @@ pub(super) struct Bench {
     pub(super) upstream: FakeUpstream,
     pub(super) stop: CancellationToken,
     pub(super) served: JoinHandle<anyhow::Result<()>>,
-    pub(super) _folder: TempDir,
+    pub(super) folder: TempDir,
 }
 
 impl Bench {
@@ -229,10 +229,13 @@ impl Bench {
             ttl: 30,
             dns: vec![[10, 96, 0, 10].into()],
             takes_answers: true,
+            watched: false,
         };
         let kept = Kept::default();
         let user = nix::unistd::getuid().as_raw();
-        let feed = Feed::new(hello, Some(memory)).taking(Box::new(kept.clone()), user);
+        let feed = Feed::new(hello, Some(memory))
+            .taking(Box::new(kept.clone()))
+            .believing(user);
         let (served, socket) = (feed.clone(), folder.path().join(feed::SOCKET));
         tokio::spawn(async move { feed::serve(served, &socket).await.unwrap() });
         let upstream = FakeUpstream::start().await;
@@ -267,7 +270,7 @@ impl Bench {
             upstream,
             stop,
             served,
-            _folder: folder,
+            folder,
         }
     }
 

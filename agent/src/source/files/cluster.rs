@@ -16,7 +16,9 @@ use super::{
     slices::{Pods, slices},
 };
 use crate::{
-    model::{EndpointSlice, Family, Kind, Node, Object, ObjectName, Problem, Service, ServiceKind},
+    model::{
+        EndpointSlice, Family, Kind, Node, Object, ObjectName, Pod, Problem, Service, ServiceKind,
+    },
     source::convert,
 };
 
@@ -38,6 +40,7 @@ pub(super) enum Known {
     EndpointSlice(Arc<EndpointSlice>),
     Namespace,
     Node(Arc<Node>),
+    Pod(Arc<Pod>),
 }
 
 impl Known {
@@ -48,6 +51,7 @@ impl Known {
             Self::EndpointSlice(slice) => Object::EndpointSlice(slice.clone()),
             Self::Namespace => Object::Namespace(name.clone()),
             Self::Node(node) => Object::Node(Node::clone(node)),
+            Self::Pod(pod) => Object::Pod(pod.clone()),
         }
     }
 }
@@ -68,6 +72,7 @@ pub(super) fn cluster(
     let families = cluster.add_services(&manifests, allocator, folder.is_partly_unreadable());
     cluster.add_node_ports(&manifests, node_ports, folder.is_partly_unreadable());
     cluster.add_slices(&manifests, &families);
+    cluster.add_pods(&manifests);
     cluster
 }
 
@@ -301,6 +306,24 @@ impl Cluster {
                 let key = (Kind::EndpointSlice, slice.name.clone());
                 self.objects.entry(key).or_insert((known, Vec::new()));
             }
+        }
+    }
+
+    /// The Pods that have names of their own.
+    fn add_pods(&mut self, manifests: &[&Manifest]) {
+        for manifest in manifests {
+            let Content::Pod(draft) = &manifest.content else {
+                continue;
+            };
+            if draft.terminating || draft.addresses.is_empty() {
+                continue;
+            }
+            let pod = Pod {
+                name: draft.name.clone(),
+                addresses: draft.addresses.clone().into(),
+            };
+            let known = Known::Pod(Arc::new(pod));
+            self.insert(Kind::Pod, draft.name.clone(), known, Vec::new());
         }
     }
 

@@ -34,9 +34,7 @@ pub(super) fn pod(object: &core::Pod) -> (PodDraft, Vec<Problem>) {
     let mut report = Report::new("Pod", &name);
     let spec = object.spec.as_ref();
     let status = object.status.as_ref();
-    let over = status
-        .and_then(|s| s.phase.as_deref())
-        .is_some_and(|phase| matches!(phase, "Succeeded" | "Failed"));
+    let over = convert::is_over(status);
     let conditions = status.iter().flat_map(|s| &s.conditions).flatten();
     let ready = conditions
         .filter(|c| c.type_ == "Ready")
@@ -49,7 +47,7 @@ pub(super) fn pod(object: &core::Pod) -> (PodDraft, Vec<Problem>) {
     let addresses = if over {
         Vec::new()
     } else {
-        addresses(&mut report, status)
+        convert::pod_addresses(&mut report, status)
     };
     let draft = PodDraft {
         labels: object.metadata.labels.clone().unwrap_or_default(),
@@ -64,26 +62,6 @@ pub(super) fn pod(object: &core::Pod) -> (PodDraft, Vec<Problem>) {
         name,
     };
     (draft, report.problems)
-}
-
-fn addresses(report: &mut Report, status: Option<&core::PodStatus>) -> Vec<IpAddr> {
-    let Some(status) = status else {
-        return Vec::new();
-    };
-    let listed = status.pod_ips.as_deref().unwrap_or_default();
-    if listed.is_empty() {
-        let single = status.pod_ip.as_deref().filter(|ip| !ip.is_empty());
-        return single
-            .and_then(|ip| report.address(|| "status.podIP".to_owned(), ip, None))
-            .into_iter()
-            .collect();
-    }
-    let mut addresses = Vec::with_capacity(listed.len());
-    for (index, entry) in listed.iter().enumerate() {
-        let field = || format!("status.podIPs[{index}].ip");
-        addresses.extend(report.address(field, &entry.ip, None));
-    }
-    addresses
 }
 
 /// The ports of ordinary containers, then those of sidecars (init containers that are restarted): the order in which

@@ -191,6 +191,7 @@ fn watched_kind(uri: &http::Uri) -> Option<Kind> {
         "namespaces" => Kind::Namespace,
         "nodes" => Kind::Node,
         "servicecidrs" => Kind::ServiceCidr,
+        "pods" => Kind::Pod,
         _ => return None,
     })
 }
@@ -219,7 +220,8 @@ mod tests {
             Some(Kind::EndpointSlice)
         );
         assert_eq!(kind("/api/v1/services?limit=500"), None);
-        assert_eq!(kind("/api/v1/pods?watch=true"), None);
+        assert_eq!(kind("/api/v1/pods?watch=true"), Some(Kind::Pod));
+        assert_eq!(kind("/api/v1/configmaps?watch=true"), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What the kinds that are watched have of their own.
 
 use k8s_openapi::api::{
-    core::v1::{Namespace, Node, Service},
+    core::v1::{Namespace, Node, Pod, Service},
     discovery::v1::EndpointSlice,
     networking::v1::ServiceCIDR,
 };
@@ -63,6 +63,15 @@ impl Watched for ServiceCIDR {
     fn convert(&self) -> Converted<Object> {
         let (cidr, problems) = convert::service_cidr(self);
         (cidr.map(Object::ServiceCidr), problems)
+    }
+}
+
+impl Watched for Pod {
+    const KIND: Kind = Kind::Pod;
+
+    fn convert(&self) -> Converted<Object> {
+        let (pod, problems) = convert::pod(self);
+        (pod.map(Object::from), problems)
     }
 }
 

@@ -97,7 +97,7 @@ impl Watched {
         let client = Client::new(ContactLayer(contact.clone()).layer(service), "default");
         let (sender, events) = mpsc::channel(16);
         let (told, in_sync) = watch::channel(false);
-        tokio::spawn(async move { watch_all(client, contact, None, sender, told).await });
+        tokio::spawn(async move { watch_all(client, contact, (None, None), sender, told).await });
         Self {
             server,
             events,

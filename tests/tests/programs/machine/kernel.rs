@@ -10,7 +10,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader, Pod,
-    maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, PerCpuHashMap, lpm_trie::Key},
+    maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, PerCpuHashMap, RingBuf, lpm_trie::Key},
     programs::{SchedClassifier, TestRun as _, TestRunOptions},
 };
 use signpost::dataplane::ebpf::{pins, program::OBJECT, tables};
@@ -21,6 +21,7 @@ use signpost_common::{
     filter::{self, Destinations, SourceLine},
     flow::{FlowKey, FlowValue},
     layout::{map, program},
+    log::watch,
     name::{HashKeys, NameKey},
     service::{AffinityKey, AffinityValue},
 };
@@ -201,6 +202,11 @@ impl Kernel {
         };
         self.set(map::CLOCKS, at(tables.in_sync_at));
         self.set(map::DNS_ALIVE, at(tables.dns_alive_at));
+        let until = match tables.watched_until.checked_sub(tables.now) {
+            Some(left) => now + left,
+            None => tables.watched_until,
+        };
+        self.set_at(map::DNS_WATCH, watch::UNTIL, until);
     }
 
     /// Writes what the programs write.
@@ -230,6 +236,24 @@ impl Kernel {
     pub(crate) fn outside_hits(&mut self, key: &NameKey) -> Option<u64> {
         let answers = self.hash::<NameKey, OutsideAnswer>(map::ANSWERS_OUTSIDE);
         answers.get(key, 0).ok().map(|answer| answer.head.hits)
+    }
+
+    /// What was told of answers since the last call.
+    pub(crate) fn log(&mut self) -> Vec<Vec<u8>> {
+        let map = self.object.map_mut(map::DNS_LOG);
+        let mut ring = RingBuf::try_from(map.expect("dns_log")).expect("a ring buffer");
+        let mut told = Vec::new();
+        while let Some(record) = ring.next() {
+            told.push(record.to_vec());
+        }
+        told
+    }
+
+    /// How many answers were not told for want of room.
+    pub(crate) fn log_lost(&self) -> u64 {
+        let map = self.object.map(map::DNS_WATCH).expect("dns_watch");
+        let words: Array<_, u64> = Array::try_from(map).expect("an array");
+        words.get(&watch::LOST, 0).expect("an element")
     }
 
     fn fill_destinations(&mut self, wanted: Destinations) {
@@ -285,9 +309,13 @@ impl Kernel {
     }
 
     fn set<V: Pod>(&mut self, name: &str, value: V) {
+        self.set_at(name, 0, value);
+    }
+
+    fn set_at<V: Pod>(&mut self, name: &str, index: u32, value: V) {
         let map = self.object.map_mut(name).expect("a map of that name");
         let mut array: Array<_, V> = Array::try_from(map).expect("an array");
-        array.set(0, value, 0).expect("an element is written");
+        array.set(index, value, 0).expect("an element is written");
     }
 
     fn hash<K: Pod, V: Pod>(&mut self, name: &str) -> HashMap<&mut MapData, K, V> {

@@ -160,7 +160,8 @@ pub(crate) fn data(map: &Map) -> &MapData {
         | Map::LpmTrie(data)
         | Map::LruHashMap(data)
         | Map::PerCpuArray(data)
-        | Map::PerCpuHashMap(data) => data,
+        | Map::PerCpuHashMap(data)
+        | Map::RingBuf(data) => data,
         other => panic!("no such kind of map was planned: {other:?}"),
     }
 }

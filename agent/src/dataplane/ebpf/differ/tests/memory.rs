@@ -136,6 +136,7 @@ fn services_and_their_endpoints_take_no_more_memory_than_planned() {
         ttl: 30,
         dns: dns.clone(),
         takes_answers: true,
+        watched: false,
     };
     let before = LIVE.get();
     MOST.set(before);
