@@ -53,6 +53,13 @@ fn the_api_server_accepts_every_manifest_and_gives_the_agent_no_more_rights_than
     ] {
         assert!(!may("signpost-agent", what), "{what}");
     }
+    cluster.kubectl("apply --kustomize=deploy/pods-verified")?;
+    for what in ["list pods", "watch pods"] {
+        assert!(may("signpost-agent", what), "{what}");
+    }
+    for what in ["get pods", "create pods", "list secrets"] {
+        assert!(!may("signpost-agent", what), "{what}");
+    }
 
     apply_example(&cluster)
 }
