@@ -79,9 +79,9 @@ pub(crate) struct Args {
     /// Take these files and folders along, under the paths that they have here; programs with their libraries
     #[arg(long = "take", value_name = "PATH")]
     taken: Vec<PathBuf>,
-    /// Processors of the machine
-    #[arg(long, default_value_t = 2)]
-    cpus: u32,
+    /// Processors of the machine [default: 2, or 1 where it is emulated]
+    #[arg(long)]
+    cpus: Option<u32>,
     /// Memory of the machine, in MiB
     #[arg(long, default_value_t = 2048)]
     memory: u32,
@@ -112,8 +112,7 @@ pub(crate) fn run_command(
         docs: false,
         filters: Vec::new(),
         taken,
-        // Emulated processors wait for each other so long that the kernel takes them for stuck.
-        cpus: 1,
+        cpus: Some(1),
         memory: 4096,
         patience: 120,
         renew: false,
@@ -131,9 +130,9 @@ pub(crate) fn run_command(
 }
 
 impl Args {
-    fn size(&self) -> Size {
+    fn size(&self, accelerator: Accelerator) -> Size {
         Size {
-            cpus: self.cpus,
+            cpus: self.cpus.unwrap_or_else(|| accelerator.cpus()),
             memory: self.memory,
             patience: Duration::from_secs(60 * u64::from(self.patience)),
         }
@@ -260,7 +259,7 @@ fn boot(
         folder: &folder,
     };
     let mut hearing = suite::Hearing::new(kernel.name, &work.parts, !args.command.is_empty());
-    machine.run(args.size(), accelerator, |said| match said {
+    machine.run(args.size(accelerator), accelerator, |said| match said {
         Said::Begins(number) => hearing.begins(number),
         Said::Line(line) => hearing.line(line),
         Said::Ended(number, status) => hearing.ended(number, status),

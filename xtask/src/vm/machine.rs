@@ -203,6 +203,15 @@ impl Accelerator {
         }
     }
 
+    /// How many processors a machine has where nobody says. Emulated ones wait for each other so long that the kernel
+    /// takes them for stuck, and once in a while they are.
+    pub(crate) const fn cpus(self) -> u32 {
+        match self {
+            Self::Kvm => 2,
+            Self::Tcg => 1,
+        }
+    }
+
     const fn arguments(self) -> [&'static str; 4] {
         match self {
             Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
