@@ -11,6 +11,7 @@ use axum::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+pub mod answers;
 pub mod health;
 pub mod kernel;
 pub mod metrics;

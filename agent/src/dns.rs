@@ -10,6 +10,7 @@ mod clock;
 mod forward;
 mod handler;
 mod handover;
+pub(crate) mod labels;
 mod logged;
 mod metrics;
 mod probes;
@@ -44,7 +45,7 @@ use crate::{
     zone::Name,
 };
 
-pub(crate) use metrics::code as code_name;
+pub(crate) use labels::code as code_name;
 pub use server::{Listening, Server};
 
 /// Flags of `signpost dns`.

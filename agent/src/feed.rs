@@ -5,6 +5,7 @@
 //! registry, which shares them; they are put into the form in which they are sent for each client.
 
 pub mod cached;
+mod compared;
 pub mod logged;
 mod server;
 pub mod wire;
@@ -57,6 +58,8 @@ pub struct Feed {
     taken: Option<Arc<Mutex<Taken>>>,
     /// The user, beside root, whose processes are believed.
     user: u32,
+    /// Who is told of servers that go by another configuration.
+    problems: Option<mpsc::Sender<Event>>,
 }
 
 /// What DNS servers have handed over. One of them counts: the one that said last that it begins.
@@ -78,6 +81,8 @@ struct State {
     watchers: Vec<Watcher>,
     /// What clients were told of watchers.
     watched: bool,
+    /// How many clients go by another configuration.
+    differing: usize,
 }
 
 /// Who watches what is answered.
@@ -131,10 +136,12 @@ impl Feed {
                 clients: Vec::new(),
                 watchers: Vec::new(),
                 watched: false,
+                differing: 0,
             })),
             dns_alive: dns_alive.map(Arc::new),
             taken: None,
             user: 0,
+            problems: None,
         }
     }
 
@@ -154,6 +161,40 @@ impl Feed {
         Self {
             taken: Some(Arc::new(Mutex::new(taken))),
             ..self
+        }
+    }
+
+    /// As it is, and tells of DNS servers that go by another configuration of the zone.
+    #[must_use]
+    pub fn telling(self, problems: mpsc::Sender<Event>) -> Self {
+        Self {
+            problems: Some(problems),
+            ..self
+        }
+    }
+
+    /// Whether a DNS server goes by the agent's configuration of the zone.
+    fn goes_by(&self, options: u64) -> bool {
+        let own = self.lock().hello.options;
+        own.is_none_or(|own| own == options)
+    }
+
+    /// A DNS server began or ceased to go by another configuration.
+    fn differs(&self, differs: bool) {
+        let mut state = self.lock();
+        let before = state.differing;
+        state.differing = if differs {
+            before + 1
+        } else {
+            before.saturating_sub(1)
+        };
+        let news = (before == 0) != (state.differing == 0);
+        drop(state);
+        if news && let Some(problems) = self.problems.clone() {
+            tokio::spawn(async move {
+                // Nobody listens any more when the agent ends.
+                let _ = problems.send(compared::event(differs)).await;
+            });
         }
     }
 

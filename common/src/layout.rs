@@ -2,7 +2,7 @@
 
 /// Version of everything that this crate defines and that is pinned. It is part of the pin folder's name, so that an
 /// agent never reads maps of another layout. A test pins this number to a hash of this crate's map types.
-pub const LAYOUT_VERSION: u32 = 11;
+pub const LAYOUT_VERSION: u32 = 12;
 
 /// Names of the maps, at most 15 bytes as the kernel keeps them.
 pub mod map {
@@ -57,8 +57,10 @@ pub mod map {
     pub const DNS_WATCH: &str = "dns_watch";
     /// A ring buffer of [`crate::log::LogHead`]s with questions: the answers that are told.
     pub const DNS_LOG: &str = "dns_log";
-    /// [`crate::Cause`] as index → packets, per CPU.
+    /// [`crate::Cause`] as index → packets, per CPU; those of DNS answers are in `dns_counts`.
     pub const COUNTERS: &str = "counters";
+    /// One [`crate::tally::DnsCounts`], per CPU.
+    pub const DNS_COUNTS: &str = "dns_counts";
     /// Working memory for DNS questions, per CPU.
     pub const SCRATCH: &str = "scratch";
     /// Working memory for new flows, per CPU.
@@ -163,6 +165,7 @@ mod tests {
             MemberValue, RangeKey, ServiceValue, SlotKey, SlotValue,
         },
         socket::{SocketKey, SocketValue},
+        tally::DnsCounts,
     };
 
     macro_rules! describe {
@@ -211,6 +214,7 @@ mod tests {
             LargeAnswer { head, records }
             OutsideHead { check, epoch, until, hits, length, flags, answers, authorities, sum, addresses, pad, ttl_at }
             OutsideAnswer { head, records }
+            DnsCounts { answers }
             LogHead { at, took, device, client, client_port, flags, answers, cause }
             HashKeys { words }
             Network { address, mask }
@@ -243,7 +247,7 @@ mod tests {
         write!(text, "{sizes:?}").unwrap();
         assert_eq!(
             (LAYOUT_VERSION, fnv(&text)),
-            (11, 0x8f1c_0ed8_baaa_8b3f),
+            (12, 0x0e79_8626_6cc9_c32b),
             "count LAYOUT_VERSION up and write both down here: pinned maps have another layout than\n{text}"
         );
     }

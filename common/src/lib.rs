@@ -18,6 +18,7 @@ pub mod log;
 pub mod name;
 pub mod service;
 pub mod socket;
+pub mod tally;
 
 pub use address::{Address, Port};
 pub use cause::Cause;
@@ -62,5 +63,6 @@ mod pod {
         crate::service::SlotValue,
         crate::socket::SocketKey,
         crate::socket::SocketValue,
+        crate::tally::DnsCounts,
     );
 }

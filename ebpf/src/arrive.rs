@@ -93,7 +93,7 @@ fn arrive<P: Packet, T: Tables>(
         && tables.address(&headers.destination) & AddressValue::DNS != 0;
     if question {
         match dns::answer(packet, tables, headers) {
-            Ok(cause) => return Ok(Verdict::SendBack(cause)),
+            Ok(cause) => return Ok(Verdict::Answered(cause)),
             Err(Cause::HelperFailed) => return Err(Cause::HelperFailed),
             Err(cause) => tables.count(cause),
         }

@@ -16,6 +16,7 @@ use signpost_common::{
     dns::{Config, NameValue, qtype},
     log::LogHead,
     name::{MAX_LABELS, NameKey},
+    tally::Tally,
 };
 
 use crate::{headers::Headers, packet::Packet, tables::Tables};
@@ -131,6 +132,13 @@ pub fn answer<P: Packet, T: Tables>(
     scratch.udp = udp;
     let cause = packet.resolve(tables, scratch)?;
     answer::finish(packet, scratch)?;
+    tables.count_answer(Tally::new(
+        cause,
+        scratch.records.flags,
+        scratch.records.authorities,
+        scratch.question.qtype,
+        scratch.headers.v4,
+    ));
     if begun != log::UNWATCHED {
         log::tell(packet, tables, scratch, begun, cause);
     }

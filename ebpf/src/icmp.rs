@@ -144,6 +144,10 @@ fn leaving_here<P: Packet, T: Tables>(
     if flow.source_port.wire() == 0 {
         return Err(Cause::IcmpUnknown); // masqueraded, but nothing of it has left yet
     }
+    if flow.flags & FlowValue::LOCAL_DNS != 0 && says_that_nobody_listens(packet, headers)? {
+        // Resolvers ask again at once when they hear of it, and are sent to another pod.
+        tables.dns_pod_refuses();
+    }
     let sender = if headers.source.same(&quoted.destination) {
         &flow.source
     } else {
@@ -200,6 +204,16 @@ const fn is_error(v4: bool, kind: u8) -> bool {
     } else {
         matches!(kind, 1..=4)
     }
+}
+
+/// Port unreachable.
+#[inline(always)]
+fn says_that_nobody_listens(packet: &impl Packet, headers: &Headers) -> Result<bool, Cause> {
+    let (kind, code): (u8, u8) = (
+        packet.load(headers.transport)?,
+        packet.load(headers.transport + 1)?,
+    );
+    Ok((kind, code) == if headers.v4 { (3, 3) } else { (1, 4) })
 }
 
 /// Makes the quote what the other end of the flow sent, and the message what comes from `sender` to `receiver`.

@@ -142,6 +142,7 @@ mod programs {
                 Maps.count(cause);
                 send_back()
             }
+            Ok(Verdict::Answered(_)) => send_back(),
             Ok(Verdict::Drop(cause)) => {
                 Maps.count(cause);
                 TC_ACT_SHOT

@@ -160,7 +160,7 @@ fn write_back(work: &mut Work) {
     back.source_port = key.destination_port;
     back.destination = key.source;
     back.destination_port = key.source_port;
-    back.flags = flow.flags & FlowValue::HAIRPIN;
+    back.flags = flow.flags & (FlowValue::HAIRPIN | FlowValue::LOCAL_DNS);
     back.last_seen = flow.last_seen;
     rewrite::opposite_sums(flow, back);
 }

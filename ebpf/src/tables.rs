@@ -12,6 +12,7 @@ use signpost_common::{
         SlotValue,
     },
     socket::{SocketKey, SocketValue},
+    tally::Tally,
 };
 
 use crate::{
@@ -185,6 +186,9 @@ pub trait Tables {
     /// When this node's DNS pod was last alive; 0 where none ever said so.
     fn dns_alive_at(&self) -> u64;
 
+    /// This node's DNS pod has no server: it is taken for silent until it says again that it is alive.
+    fn dns_pod_refuses(&self);
+
     /// A random number.
     fn random(&self) -> u32;
 
@@ -199,6 +203,9 @@ pub trait Tables {
 
     /// Counts a cause that does not end the program's work.
     fn count(&self, cause: Cause);
+
+    /// Counts an answer to a DNS question, instead of its cause.
+    fn count_answer(&self, tally: Tally);
 }
 
 /// Stores a value so that it is really stored: the verifier knows nothing of it any more, and takes paths that differ

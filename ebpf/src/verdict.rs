@@ -11,6 +11,8 @@ pub enum Verdict {
     Rewritten(Cause),
     /// Turned into something for the pod that sent it: back through its interface.
     SendBack(Cause),
+    /// Turned into the answer to a DNS question, which is counted already: back through the pod's interface.
+    Answered(Cause),
     /// Not to be delivered.
     Drop(Cause),
 }
@@ -34,6 +36,7 @@ impl Packed {
     const SEND_BACK: u32 = 2 << 8;
     const DROP: u32 = 3 << 8;
     const ERROR: u32 = 4 << 8;
+    const ANSWERED: u32 = 5 << 8;
 
     /// Packs a result.
     #[inline(always)]
@@ -42,6 +45,7 @@ impl Packed {
             Ok(Verdict::Continue) => Self::CONTINUE,
             Ok(Verdict::Rewritten(cause)) => Self::REWRITTEN | cause.index(),
             Ok(Verdict::SendBack(cause)) => Self::SEND_BACK | cause.index(),
+            Ok(Verdict::Answered(cause)) => Self::ANSWERED | cause.index(),
             Ok(Verdict::Drop(cause)) => Self::DROP | cause.index(),
             Err(cause) => Self::ERROR | cause.index(),
         })
@@ -70,6 +74,7 @@ impl Packed {
             Self::CONTINUE => Ok(Verdict::Continue),
             Self::REWRITTEN => Ok(Verdict::Rewritten(cause)),
             Self::SEND_BACK => Ok(Verdict::SendBack(cause)),
+            Self::ANSWERED => Ok(Verdict::Answered(cause)),
             Self::DROP => Ok(Verdict::Drop(cause)),
             _ => Err(cause),
         }
@@ -87,6 +92,7 @@ mod tests {
                 Ok(Verdict::Continue),
                 Ok(Verdict::Rewritten(cause)),
                 Ok(Verdict::SendBack(cause)),
+                Ok(Verdict::Answered(cause)),
                 Ok(Verdict::Drop(cause)),
                 Err(cause),
             ] {

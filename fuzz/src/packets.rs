@@ -118,7 +118,7 @@ fn look_at(program: Program, tables: &Memory, before: Vec<u8>) {
                 comes_back(way_back, tables, &before, &after);
             }
         }
-        Ok(Verdict::SendBack(cause)) => {
+        Ok(Verdict::SendBack(cause) | Verdict::Answered(cause)) => {
             assert!(is_sound(&after), "{program:?} {cause:?}: {after:02x?}");
             if let (Some(asked), Some(told)) = (sound::ends(&before), sound::ends(&after)) {
                 assert_eq!(asked.source.ip(), told.destination.ip(), "{cause:?}");

@@ -1,13 +1,13 @@
 //! Metrics of what the programs count and how full the maps are, read from the kernel at each scrape.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric as _},
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
-use signpost_common::{Cause, count::ServiceCount};
+use signpost_common::{Cause, count::ServiceCount, tally::DnsCounts};
 
 use super::proxy_health::family_name;
 use crate::model::Family;
@@ -48,6 +48,12 @@ pub trait Kernel: fmt::Debug + Send + Sync {
     /// Where the map cannot be read.
     fn counters(&self) -> anyhow::Result<Vec<(Cause, u64)>>;
 
+    /// Answers to DNS questions, summed over the CPUs; `None` where there are no programs.
+    ///
+    /// # Errors
+    /// Where the map cannot be read.
+    fn answers(&self) -> anyhow::Result<Option<Box<DnsCounts>>>;
+
     /// How full the maps are; empty where there are none.
     ///
     /// # Errors
@@ -63,7 +69,7 @@ pub trait Kernel: fmt::Debug + Send + Sync {
 
 /// Turns what a [`Kernel`] says into metrics. What cannot be read is left out, with a line in the log.
 #[derive(Debug)]
-pub struct KernelCollector(pub Box<dyn Kernel>);
+pub struct KernelCollector(pub Arc<dyn Kernel>);
 
 impl Collector for KernelCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
@@ -176,6 +182,10 @@ mod tests {
             Ok(vec![(Cause::DnsAnswered, 7), (Cause::Translated, 9)])
         }
 
+        fn answers(&self) -> anyhow::Result<Option<Box<DnsCounts>>> {
+            Ok(None)
+        }
+
         fn maps(&self) -> anyhow::Result<Vec<MapFill>> {
             Ok(vec![MapFill {
                 map: "flows".to_owned(),
@@ -205,7 +215,7 @@ mod tests {
 
     #[test]
     fn every_cause_and_map_is_a_metric() {
-        let text = Metrics::new(Some(Box::new(Fake(true)))).text().unwrap();
+        let text = Metrics::new(Some(Arc::new(Fake(true)))).text().unwrap();
         for line in [
             "# TYPE signpost_packets counter",
             "signpost_packets_total{cause=\"dns_answered\"} 7",
@@ -225,7 +235,7 @@ mod tests {
 
     #[test]
     fn counters_that_cannot_be_read_leave_the_other_metrics_alone() {
-        let text = Metrics::new(Some(Box::new(Fake(false)))).text().unwrap();
+        let text = Metrics::new(Some(Arc::new(Fake(false)))).text().unwrap();
         assert!(!text.contains("signpost_packets"));
         assert!(text.contains("signpost_map_entries"));
         assert!(text.contains("signpost_build_info"));

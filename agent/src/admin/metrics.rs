@@ -1,6 +1,6 @@
 //! The agent's metrics: its own under the prefix `signpost_`, and those that kube-proxy has too under `kubeproxy_`.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
@@ -15,6 +15,7 @@ use prometheus_client::{
 };
 
 use super::{
+    answers::AnswersCollector,
     kernel::{Kernel, KernelCollector},
     proxy_metrics::ProxyMetrics,
 };
@@ -70,9 +71,12 @@ struct OutcomeLabels {
 
 impl Metrics {
     /// Nothing counted yet. Without `kernel` there are no metrics of the data path.
-    pub fn new(kernel: Option<Box<dyn Kernel>>) -> Self {
+    pub fn new(kernel: Option<Arc<dyn Kernel>>) -> Self {
         let mut all = Registry::default();
         let proxy = ProxyMetrics::new(&mut all);
+        if let Some(kernel) = &kernel {
+            all.register_collector(Box::new(AnswersCollector(Arc::clone(kernel))));
+        }
         let registry = all.sub_registry_with_prefix("signpost");
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The agent that runs", build);

@@ -171,7 +171,8 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
         }
         Opened::VirtualServer(_) => Feed::new(hello(&zone, outside), None),
     };
-    let feed = feed.believing(config.dns_user);
+    let (events_in, events) = mpsc::channel(EVENTS);
+    let feed = feed.believing(config.dns_user).telling(events_in.clone());
     let socket = config.run_folder.join(feed::SOCKET);
     let server = feed.clone();
     parts.spawn(part(
@@ -179,7 +180,6 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
         async move { feed::serve(server, &socket).await },
     ));
 
-    let (events_in, events) = mpsc::channel(EVENTS);
     let (in_sync_in, in_sync) = watch::channel(false);
     let settings = sysctl::apply(&config.proc_sys, &config.conntrack, &node);
     let settings = Event::Problems {

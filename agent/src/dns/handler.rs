@@ -179,6 +179,7 @@ impl Handler {
             zone,
             qtype: query.map(Query::query_type),
             code: reply.code,
+            by: reply.by,
             size: request.as_slice().len(),
             answer_size: size,
             took: begun.elapsed(),
@@ -202,7 +203,7 @@ impl Handler {
                 client = %request.src(),
                 name = %query.name(),
                 qtype = %query.query_type(),
-                code = super::metrics::code(reply.code),
+                code = super::labels::code(reply.code),
                 microseconds = begun.elapsed().as_micros() as u64,
                 "answered"
             );

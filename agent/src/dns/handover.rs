@@ -36,7 +36,11 @@ const AGAIN: Duration = Duration::from_secs(1);
 const REMEMBERED: usize = 16_384;
 
 /// Where what is handed over arrives.
-pub(super) type Arrives = (watch::Receiver<u64>, mpsc::Receiver<(u64, Cached)>);
+pub(super) type Arrives = (
+    watch::Receiver<u64>,
+    mpsc::Receiver<(u64, Cached)>,
+    watch::Receiver<Option<u64>>,
+);
 
 /// Hands answers over.
 #[derive(Debug)]
@@ -47,6 +51,8 @@ pub(super) struct Handover {
     session: watch::Sender<u64>,
     answers: mpsc::Sender<(u64, Cached)>,
     wanted: AtomicBool,
+    /// What the server goes by, once an agent asks for it.
+    options: watch::Sender<Option<u64>>,
     offered: Mutex<HashMap<cached::Question, Instant>>,
 }
 
@@ -55,15 +61,17 @@ impl Handover {
     pub(super) fn new(state: Arc<State>, live: Arc<Live>) -> (Self, Arrives) {
         let (session, session_out) = watch::channel(rand::random());
         let (answers, answers_out) = mpsc::channel(QUEUE);
+        let (options, options_out) = watch::channel(None);
         let this = Self {
             state,
             live,
             session,
             answers,
             wanted: AtomicBool::new(false),
+            options,
             offered: Mutex::default(),
         };
-        (this, (session_out, answers_out))
+        (this, (session_out, answers_out, options_out))
     }
 
     /// Whether somebody takes answers.
@@ -71,9 +79,18 @@ impl Handover {
         self.wanted.store(wanted, Ordering::Relaxed);
     }
 
+    /// Whether the agent wants to know what the server goes by.
+    pub(super) fn set_compared(&self, compared: bool) {
+        let own = self.state.read().zone.config().options.digest;
+        self.options.send_replace(compared.then_some(own));
+    }
+
     /// Something changed that decides answers: what was handed over counts no more. To be called after the change.
     pub(super) fn flush(&self) {
         self.session.send_replace(rand::random());
+        if self.options.borrow().is_some() {
+            self.set_compared(true);
+        }
         let mut offered = self.offered.lock().unwrap_or_else(PoisonError::into_inner);
         offered.clear();
     }

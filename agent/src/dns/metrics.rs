@@ -23,9 +23,10 @@ use prometheus_client::{
 use super::{
     forward::{From, Numbers, Times},
     handler::Live,
+    labels::{self, SERVER},
     state::State,
 };
-use crate::{config::dns::file::Counts, zone::Name};
+use crate::{config::dns::file::Counts, feed::logged::By, zone::Name};
 
 /// CoreDNS's buckets, in seconds.
 pub(super) const BUCKETS: [f64; 16] = [
@@ -37,9 +38,6 @@ const SIZES: [f64; 13] = [
     0.0, 100.0, 200.0, 300.0, 400.0, 511.0, 1023.0, 2047.0, 4095.0, 8291.0, 16_000.0, 32_000.0,
     64_000.0,
 ];
-/// The one server that there is.
-const SERVER: &str = "dns://:53";
-
 /// Times of upstreams' answers, none yet.
 pub(super) fn times() -> Times {
     Family::new_with_constructor(|| Histogram::new(BUCKETS))
@@ -75,6 +73,7 @@ pub(super) struct Answered<'a> {
     pub(super) zone: Option<&'a Name>,
     pub(super) qtype: Option<RecordType>,
     pub(super) code: ResponseCode,
+    pub(super) by: By,
     /// Of the question, in bytes.
     pub(super) size: usize,
     /// Of the answer, in bytes.
@@ -98,6 +97,7 @@ struct ResponseLabels {
     zone: String,
     view: &'static str,
     rcode: String,
+    plugin: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -171,7 +171,7 @@ impl Metrics {
         );
         registry.register(
             "coredns_dns_responses",
-            "Answers, by zone and code",
+            "Answers, by zone, code and plugin",
             this.responses.clone(),
         );
         registry.register(
@@ -247,24 +247,18 @@ impl Metrics {
     }
 
     pub(super) fn answered(&self, answered: &Answered<'_>) {
-        let r#type = match answered.qtype {
-            // Anybody can make up types; their number must not.
-            None | Some(RecordType::Unknown(_)) => "other".to_owned(),
-            Some(known) => known.to_string(),
-        };
         let zone = answered
             .zone
             .map_or_else(|| ".".to_owned(), |zone| format!("{zone}."));
         let (server, view) = (SERVER, "");
         let proto = if answered.udp { "udp" } else { "tcp" };
-        let family = if answered.ipv4 { "1" } else { "2" };
         let requests = self.requests.get_or_create(&RequestLabels {
             server,
             zone: zone.clone(),
             view,
             proto,
-            family,
-            r#type,
+            family: labels::family(answered.ipv4),
+            r#type: labels::kind(answered.qtype),
         });
         requests.inc();
         drop(requests);
@@ -272,7 +266,8 @@ impl Metrics {
             server,
             zone: zone.clone(),
             view,
-            rcode: code(answered.code),
+            rcode: labels::code(answered.code),
+            plugin: plugin(answered.by),
         });
         responses.inc();
         drop(responses);
@@ -327,27 +322,14 @@ impl Metrics {
     }
 }
 
-/// The name of a code.
-pub(crate) fn code(code: ResponseCode) -> String {
-    let name = match code {
-        ResponseCode::NoError => "NOERROR",
-        ResponseCode::NXDomain => "NXDOMAIN",
-        ResponseCode::ServFail => "SERVFAIL",
-        ResponseCode::FormErr => "FORMERR",
-        ResponseCode::NotImp => "NOTIMP",
-        ResponseCode::Refused => "REFUSED",
-        ResponseCode::BADVERS => "BADVERS",
-        other => return u16::from(other).to_string(),
-    };
-    name.to_owned()
-}
-
 impl Collector for Current {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let (synced, services, hosts) = {
+        let (synced, services, hosts, differs) = {
             let inner = self.state.read();
-            let hosts = inner.zone.config().options.hosts.len();
-            (inner.synced, inner.zone.services().count(), hosts)
+            let options = &inner.zone.config().options;
+            let differs = inner.of_agent.is_some_and(|of| of != options.digest);
+            let services = inner.zone.services().count();
+            (inner.synced, services, options.hosts.len(), differs)
         };
         for (name, help, value) in [
             (
@@ -359,6 +341,11 @@ impl Collector for Current {
                 "signpost_dns_services",
                 "Services of the zone",
                 services as i64,
+            ),
+            (
+                "signpost_dns_config_differs",
+                "1 while the agent goes by another configuration of the zone, else 0",
+                i64::from(differs),
             ),
             (
                 "coredns_hosts_entries",
@@ -440,6 +427,16 @@ impl Collector for Current {
             }
         }
         encode_upstreams(&mut encoder, &upstreams)
+    }
+}
+
+/// The plugin of CoreDNS that would have answered.
+const fn plugin(by: By) -> &'static str {
+    match by {
+        By::Kernel | By::Zone => labels::KUBERNETES,
+        By::KernelCache | By::Cache | By::Stale => labels::CACHE,
+        By::Upstream => labels::FORWARD,
+        By::Server => "",
     }
 }
 

@@ -143,7 +143,8 @@ impl Server {
             options: Arc::new(config.zone_options()),
         }));
         let live = Arc::new(Live::new(routes));
-        let (handover, (session, answers)) = Handover::new(Arc::clone(&state), Arc::clone(&live));
+        let (handover, (session, answers, said)) =
+            Handover::new(Arc::clone(&state), Arc::clone(&live));
         let handover = Arc::new(handover);
         let (watch, logged) = Watch::new();
         let watch = Arc::new(watch);
@@ -151,6 +152,7 @@ impl Server {
             session,
             answers,
             logged,
+            options: said,
         };
         let metrics = Arc::new(Metrics::new(
             Arc::clone(&state),
@@ -355,6 +357,7 @@ async fn source(
                     match said {
                         News::Hello(hello) => {
                             handover.set_wanted(hello.takes_answers);
+                            handover.set_compared(hello.options.is_some());
                             watch.set(hello.watched);
                             hellos.send(hello).await?;
                         }

@@ -54,6 +54,8 @@ pub(super) struct Inner {
     pub(super) synced: bool,
     /// Likewise of Pods, which are listed only where their names are verified.
     pub(super) pods_synced: bool,
+    /// What the agent goes by ([`Options::digest`]).
+    pub(super) of_agent: Option<u64>,
 }
 
 impl State {
@@ -64,6 +66,7 @@ impl State {
                 zone,
                 synced: false,
                 pods_synced: false,
+                of_agent: None,
             }),
             configured: watch::Sender::default(),
         }
@@ -108,6 +111,7 @@ impl State {
                 }
                 Some(hello) = hellos.recv() => {
                     has_agent = true;
+                    self.inner.write().unwrap_or_else(PoisonError::into_inner).of_agent = hello.options;
                     let options = self.read().zone.config().options.clone();
                     self.configure(&registry, ZoneConfig {
                         domain: hello.domain,

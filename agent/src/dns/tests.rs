@@ -231,7 +231,7 @@ async fn a_name_outside_is_forwarded_and_kept() {
     for line in [
         "coredns_cache_hits_total{server=\"dns://:53\",type=\"success\",zones=\".\",view=\"\"} 1",
         "coredns_dns_requests_total{server=\"dns://:53\",zone=\".\",view=\"\",proto=\"udp\",family=\"1\",type=\"A\"} 4",
-        "coredns_dns_responses_total{server=\"dns://:53\",zone=\".\",view=\"\",rcode=\"NXDOMAIN\"} 1",
+        "coredns_dns_responses_total{server=\"dns://:53\",zone=\".\",view=\"\",rcode=\"NXDOMAIN\",plugin=\"forward\"} 1",
         "signpost_dns_synced 1",
     ] {
         assert!(metrics.contains(line), "{line} in {metrics}");

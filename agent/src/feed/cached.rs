@@ -16,6 +16,8 @@ pub enum Said {
     Cached(Cached),
     /// A question that the server has answered, while [`super::Hello::watched`] says that somebody wants to know.
     Logged(Logged),
+    /// [`crate::zone::Options::digest`] of the server, where [`super::Hello::options`] has the agent's.
+    Options(u64),
     /// The client watches: it wants to be told of every [`Said::Logged`].
     Watch,
 }

@@ -4,7 +4,7 @@ use std::{
     fs, io,
     os::{fd::AsRawFd as _, unix::fs::PermissionsExt as _},
     path::Path,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_util::codec::{FramedRead, LinesCodec};
 
-use super::{Feed, Line, Subscription, Watching, cached::Said, encoded, wire};
+use super::{Feed, Line, Subscription, Watching, cached::Said, compared::Compared, encoded, wire};
 
 /// A client that takes nothing for so long is dropped.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -101,6 +101,7 @@ async fn client(feed: &Feed, stream: UnixStream) -> io::Result<()> {
     let mut lines = Vec::with_capacity(BATCH);
     let mut said = FramedRead::new(read, LinesCodec::new_with_max_length(LINE));
     let mut session = None;
+    let mut going_by = GoingBy::new(feed);
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -118,6 +119,7 @@ async fn client(feed: &Feed, stream: UnixStream) -> io::Result<()> {
                 match said {
                     Said::Watch if may_watch(user) => watching = Some(feed.watch()),
                     Said::Watch => return Err(io::ErrorKind::PermissionDenied.into()),
+                    Said::Options(options) => going_by.options = Some(options).filter(|_| believed),
                     said if believed => take(feed, &mut session, said),
                     _ => {}
                 }
@@ -132,12 +134,45 @@ async fn client(feed: &Feed, stream: UnixStream) -> io::Result<()> {
                 write(&mut stream, &joined(&lines)).await?;
                 lines.clear();
             }
-            _ = look.tick(), if session.is_some() => {
+            _ = look.tick(), if session.is_some() || going_by.options.is_some() => {
+                going_by.look();
                 let asked = session.zip(feed.taken()).map(|(session, mut taken)| taken.asked(session));
                 if let Some(asked) = asked && !asked.is_empty() {
                     write(&mut stream, &Line::Asked(asked).encode()).await?;
                 }
             }
+        }
+    }
+}
+
+/// What configuration a client goes by.
+struct GoingBy<'a> {
+    feed: &'a Feed,
+    options: Option<u64>,
+    compared: Compared,
+}
+
+impl<'a> GoingBy<'a> {
+    fn new(feed: &'a Feed) -> Self {
+        Self {
+            feed,
+            options: None,
+            compared: Compared::default(),
+        }
+    }
+
+    fn look(&mut self) {
+        let same = self.options.is_none_or(|of| self.feed.goes_by(of));
+        if let Some(differs) = self.compared.look(same, Instant::now()) {
+            self.feed.differs(differs);
+        }
+    }
+}
+
+impl Drop for GoingBy<'_> {
+    fn drop(&mut self) {
+        if self.compared.differs() {
+            self.feed.differs(false);
         }
     }
 }
@@ -180,7 +215,7 @@ fn take(feed: &Feed, session: &mut Option<u64>, said: Said) {
             taken.begin(number);
         }
         (Said::Cached(cached), Some(session)) => taken.keep(*session, &cached),
-        (Said::Cached(_) | Said::Logged(_) | Said::Watch, _) => {}
+        (Said::Cached(_) | Said::Logged(_) | Said::Options(_) | Said::Watch, _) => {}
     }
 }
 

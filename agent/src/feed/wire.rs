@@ -31,6 +31,9 @@ pub struct Hello {
     pub ttl: u32,
     /// The cluster DNS addresses.
     pub dns: Vec<IpAddr>,
+    /// [`crate::zone::Options::digest`]; an agent that says it wants to hear the server's.
+    #[serde(default)]
+    pub options: Option<u64>,
     /// Answers to questions outside of the cluster are taken.
     #[serde(default)]
     pub takes_answers: bool,

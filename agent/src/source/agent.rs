@@ -51,6 +51,8 @@ pub struct Handed {
     pub answers: mpsc::Receiver<(u64, Cached)>,
     /// Questions that were answered while somebody watches.
     pub logged: mpsc::Receiver<Logged>,
+    /// What the server goes by ([`Said::Options`]), once the agent wants to know.
+    pub options: watch::Receiver<Option<u64>>,
 }
 
 /// Follows an agent until nobody listens to `events`. An agent that is not there is waited for, for ever. What it
@@ -107,8 +109,10 @@ async fn say(mut stream: OwnedWriteHalf, handed: &mut Handed) -> io::Result<()> 
         session,
         answers,
         logged,
+        options,
     } = handed;
     session.mark_changed();
+    options.mark_changed();
     // Of the time when nobody listened.
     while logged.try_recv().is_ok() {}
     let mut open = true;
@@ -123,6 +127,10 @@ async fn say(mut stream: OwnedWriteHalf, handed: &mut Handed) -> io::Result<()> 
                 Some((of, answer)) if of == *session.borrow() => encode(&Said::Cached(answer)),
                 Some(_) => continue,
                 None => break,
+            },
+            Ok(()) = options.changed() => match *options.borrow_and_update() {
+                Some(options) => encode(&Said::Options(options)),
+                None => continue,
             },
             Some(logged) = logged.recv() => encode(&Said::Logged(logged)),
         };
@@ -200,6 +208,7 @@ mod tests {
             domain: "cluster.local".parse().unwrap(),
             ttl: 30,
             dns: vec![[10, 96, 0, 10].into()],
+            options: Some(1),
             takes_answers: false,
             watched: false,
         }
@@ -213,6 +222,7 @@ mod tests {
         session: watch::Sender<u64>,
         answers: mpsc::Sender<(u64, Cached)>,
         logged: mpsc::Sender<Logged>,
+        options: watch::Sender<Option<u64>>,
         events: mpsc::Receiver<Event>,
         news: mpsc::Receiver<News>,
         in_sync: watch::Receiver<bool>,
@@ -227,10 +237,12 @@ mod tests {
             let (session, session_out) = watch::channel(1);
             let (answers, answers_out) = mpsc::channel(16);
             let (logged, logged_out) = mpsc::channel(16);
+            let (options, options_out) = watch::channel(Some(1));
             let handed = Handed {
                 session: session_out,
                 answers: answers_out,
                 logged: logged_out,
+                options: options_out,
             };
             tokio::spawn(run(
                 socket.to_owned(),
@@ -243,6 +255,7 @@ mod tests {
                 session,
                 answers,
                 logged,
+                options,
                 events,
                 news,
                 in_sync,
@@ -373,6 +386,34 @@ mod tests {
         kept.until(&[]).await;
         hand(&one, 3, "g").await;
         kept.until(&["g"]).await;
+    }
+
+    #[tokio::test]
+    async fn a_server_that_goes_by_another_configuration_is_told_of_until_it_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join(feed::SOCKET);
+        let user = nix::unistd::getuid().as_raw();
+        let (problems, mut told) = mpsc::channel(4);
+        let feed = Feed::new(hello(), None).believing(user).telling(problems);
+        let served = socket.clone();
+        tokio::spawn(async move { feed::serve(feed, &served).await.unwrap() });
+        let mut next = async || {
+            // It has to last for some seconds.
+            let told = timeout(Duration::from_secs(60), told.recv()).await;
+            match told.unwrap().unwrap() {
+                Event::Problems { problems, .. } => problems.len(),
+                other => panic!("{other:?}"),
+            }
+        };
+        let server = Client::of(&socket);
+        server.options.send_replace(Some(2));
+        assert_eq!(next().await, 1);
+        server.options.send_replace(Some(1));
+        assert_eq!(next().await, 0);
+        server.options.send_replace(Some(3));
+        assert_eq!(next().await, 1);
+        drop(server);
+        assert_eq!(next().await, 0);
     }
 
     #[tokio::test]

@@ -325,6 +325,7 @@ fn options() -> impl Strategy<Value = Options> {
                 ignore_empty_services,
                 hosts,
                 rewrites,
+                digest: 0,
             }
         },
     );

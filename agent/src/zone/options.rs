@@ -28,6 +28,9 @@ pub struct Options {
     pub hosts: Hosts,
     /// Names that stand for others.
     pub rewrites: Vec<Rewrite>,
+    /// A number for what the operator's file says of the zone, 0 where that is nothing: who compares it knows whether two
+    /// go by the same.
+    pub digest: u64,
 }
 
 /// What is said of names of Pods, `a-b-c-d.<namespace>.pod.<zone>`.
@@ -60,6 +63,7 @@ impl Default for Options {
             ignore_empty_services: false,
             hosts: Hosts::default(),
             rewrites: Vec::new(),
+            digest: 0,
         }
     }
 }

@@ -21,6 +21,7 @@ use signpost_common::{
         MemberValue, RangeKey, SlotKey, SlotValue,
     },
     socket::{SocketKey, SocketValue},
+    tally::{DnsCounts, Tally},
 };
 
 use crate::{
@@ -31,6 +32,9 @@ use crate::{
     tables::{NotInserted, Tables},
     work::Work,
 };
+
+/// A clock that stopped at the machine's start.
+const LONG_AGO: u64 = 1;
 
 /// Every table, and the clocks as they stand.
 #[derive(Debug, Default)]
@@ -77,8 +81,12 @@ pub struct Memory {
     pub in_sync_at: u64,
     /// When the DNS pod was last alive.
     pub dns_alive_at: u64,
+    /// The time of these at which the DNS pod had no server.
+    pub dns_refused_at: Cell<u64>,
     /// What was counted, in order.
     pub counted: RefCell<Vec<Cause>>,
+    /// What was counted of answers to DNS questions.
+    pub dns_counts: RefCell<Box<DnsCounts>>,
     /// Whether service ports are counted.
     pub counts_services: bool,
     /// What was counted of service ports.
@@ -370,7 +378,15 @@ impl Tables for Memory {
     }
 
     fn dns_alive_at(&self) -> u64 {
-        self.dns_alive_at
+        match self.dns_alive_at {
+            0 => 0,
+            at if at == self.dns_refused_at.get() => LONG_AGO,
+            at => at,
+        }
+    }
+
+    fn dns_pod_refuses(&self) {
+        self.dns_refused_at.set(self.dns_alive_at);
     }
 
     fn random(&self) -> u32 {
@@ -396,5 +412,9 @@ impl Tables for Memory {
 
     fn count(&self, cause: Cause) {
         self.counted.borrow_mut().push(cause);
+    }
+
+    fn count_answer(&self, tally: Tally) {
+        self.dns_counts.borrow_mut().add(tally);
     }
 }

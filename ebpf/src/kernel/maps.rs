@@ -26,11 +26,12 @@ use signpost_common::{
         MemberValue, RangeKey, ServiceValue, SlotKey, SlotValue,
     },
     socket::{SocketKey, SocketValue},
+    tally::{self, DnsCounts, Tally},
 };
 
 use crate::{
     dns::{LABELS, Scratch, answer, outside, pod, question},
-    kernel::{copied, skb::bounded},
+    kernel::{copied, opaque, skb::bounded},
     masquerade,
     packet::Packet,
     record,
@@ -105,6 +106,8 @@ static DNS_WATCH: Array<Clock> = Array::with_max_entries(log::watch::COUNT, 0);
 static DNS_LOG: RingBuf = RingBuf::with_byte_size(size::DNS_LOG, 0);
 #[map(name = "counters")]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Cause::COUNT, 0);
+#[map(name = "dns_counts")]
+static DNS_COUNTS: PerCpuArray<DnsCounts> = PerCpuArray::with_max_entries(1, 0);
 #[map(name = "service_counts")]
 static SERVICE_COUNTS: PerCpuHashMap<u32, ServiceCount> =
     PerCpuHashMap::with_max_entries(size::SERVICES, BPF_F_NO_PREALLOC);
@@ -481,6 +484,17 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn dns_pod_refuses(&self) {
+        // A pod that never said that it is alive is another server's, which cannot take this back.
+        if let Some(clock) = DNS_ALIVE.get_ptr_mut(0)
+            && self.dns_alive_at() != 0
+        {
+            // SAFETY: an aligned word of an array, which is never freed while the program runs.
+            unsafe { write_volatile(clock, LONG_AGO) };
+        }
+    }
+
+    #[inline(always)]
     fn random(&self) -> u32 {
         // SAFETY: no preconditions.
         unsafe { bpf_get_prandom_u32() }
@@ -514,7 +528,23 @@ impl Tables for Maps {
             unsafe { *counter += 1 };
         }
     }
+
+    #[inline(always)]
+    fn count_answer(&self, tally: Tally) {
+        let (kind, qtype) = tally.place();
+        // The verifier does not see where these come from.
+        let [kind, qtype] = [kind, qtype].map(|place| opaque(place as u64) as usize);
+        if let Some(counts) = DNS_COUNTS.get_ptr_mut(0)
+            && qtype < tally::TYPES
+        {
+            // SAFETY: the counts belong to this CPU.
+            unsafe { (*counts).answers[kind % tally::KINDS][qtype] += 1 };
+        }
+    }
 }
+
+/// A clock that stopped at the machine's start.
+const LONG_AGO: Clock = 1;
 
 /// Success, as [`record_flow`] and [`hash_question`] say it; a cause is its number plus one.
 const SUCCESS: u32 = 0;

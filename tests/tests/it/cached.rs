@@ -8,7 +8,9 @@ use hickory_proto::{
     rr::{Record, RecordType},
 };
 use signpost_tests::lab::{
-    Agent, Cni, dns,
+    Agent, Cni,
+    agent::fetch,
+    dns,
     upstream::{ALIAS, NAME, SHORT},
     wait,
 };
@@ -16,6 +18,8 @@ use signpost_tests::lab::{
 use crate::{names::Names, small::PROGRAMMED};
 
 const SERVER: &str = "10.96.0.10";
+/// Where an agent's metrics are.
+const METRICS: u16 = 10_249;
 const MISSING: &str = "missing.example.com.";
 
 impl Names {
@@ -91,6 +95,52 @@ fn what_was_asked_once_is_answered_at_the_interface() -> anyhow::Result<()> {
     // Letters come back as they were asked for.
     let mixed = names.until_the_kernel_answers("wWw.ExAmPlE.cOm.", RecordType::A)?;
     assert_eq!(mixed.answers[0].name.to_ascii(), "wWw.ExAmPlE.cOm.");
+    Ok(())
+}
+
+/// A counter of the agent's metrics; 0 where it has not begun.
+fn metric(names: &Names, series: &str) -> anyhow::Result<u64> {
+    let node = names.agent.node().namespace();
+    let text = node.run(|| fetch(METRICS, "/metrics"))??;
+    let line = text.lines().find_map(|line| line.strip_prefix(series));
+    line.map_or(Ok(0), |count| Ok(count.trim().parse()?))
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn answers_at_the_interface_show_in_the_metrics_as_those_of_coredns() -> anyhow::Result<()> {
+    const LABELS: &str = "server=\"dns://:53\",zone=\".\",view=\"\"";
+    let names = Names::start(Cni::Routed)?;
+    names.until_the_kernel_answers(NAME, RecordType::A)?;
+    let requests = |kind: &str| {
+        let of = format!("proto=\"udp\",family=\"1\",type=\"{kind}\"");
+        format!("coredns_dns_requests_total{{{LABELS},{of}}}")
+    };
+    let responses = |code: &str, plugin: &str| {
+        let of = format!("rcode=\"{code}\",plugin=\"{plugin}\"");
+        format!("coredns_dns_responses_total{{{LABELS},{of}}}")
+    };
+    let hits = "type=\"success\",zones=\".\",view=\"\"";
+    let series = [
+        requests("A"),
+        requests("AAAA"),
+        responses("NOERROR", "kubernetes"),
+        responses("NXDOMAIN", "kubernetes"),
+        responses("NOERROR", "cache"),
+        format!("coredns_cache_hits_total{{server=\"dns://:53\",{hits}}}"),
+    ];
+    let read = || {
+        let each = series.iter().map(|series| metric(&names, series));
+        each.collect::<anyhow::Result<Vec<u64>>>()
+    };
+    let before = read()?;
+    names.asks("ent.dev.svc.cluster.local.", RecordType::A)?;
+    names.asks("nobody.dev.svc.cluster.local.", RecordType::AAAA)?;
+    names.asks("nobody.dev.svc.cluster.local.", RecordType::A)?;
+    names.asks(NAME, RecordType::A)?;
+    let after = read()?;
+    let grown: Vec<u64> = after.iter().zip(&before).map(|(a, b)| a - b).collect();
+    assert_eq!(grown, [3, 1, 1, 2, 1, 1], "{series:?}");
     Ok(())
 }
 

@@ -10,13 +10,25 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use nix::sys::signal::Signal;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::json;
 use signpost_tests::lab::{Agent, Cni, Pod, Process, Upstream, dns, programs, wait::until};
 
 use crate::small::{PROGRAMMED, Small};
 
-/// Names that the kernel leaves to the server: one of the cluster, one of the world.
-const NAMES: [&str; 2] = ["2001-db8--1.default.pod.cluster.local.", "www.example.com"];
+/// Names that the kernel leaves to the server, of the cluster and of the world, and one that it answers itself.
+const NAMES: [&str; 3] = [
+    "world.default.svc.cluster.local.",
+    "www.example.com",
+    "kube-dns.kube-system.svc.cluster.local.",
+];
+/// So often a server and an agent are killed.
+const RESTARTS: usize = 20;
+/// So long they are away.
+const AWAY: Duration = Duration::from_secs(60);
 
 /// A pod that resolves names with its own resolver, over and over.
 struct Asking {
@@ -74,21 +86,117 @@ fn serve(pod: &Pod, agent: &Agent) -> Result<Process> {
     Ok(process)
 }
 
+/// Two nodes with a DNS server each; that of the first runs as a process of its own. The client is on the first.
+struct World {
+    client: Pod,
+    server: Process,
+    own: Pod,
+    _other: Pod,
+    _upstream: Upstream,
+    small: Small,
+}
+
+impl World {
+    fn start() -> Result<Self> {
+        let mut small = Small::two(Cni::Routed)?;
+        let upstream = Upstream::start(&small.lab)?;
+        small.dns_service()?;
+        small.kubelet.write(&json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"namespace": "default", "name": "world"},
+            "spec": {"type": "ExternalName", "externalName": "www.example.com"},
+        }))?;
+        let own = dns::start(&mut small.kubelet, &small.agents[0], "dns-one")?;
+        let other = dns::start(&mut small.kubelet, &small.agents[1], "dns-two")?;
+        let client = small.client("one", "client")?;
+        own.kill();
+        let server = serve(&own, &small.agents[0])?;
+        let world = Self {
+            client,
+            server,
+            own,
+            _other: other,
+            _upstream: upstream,
+            small,
+        };
+        for name in NAMES {
+            until(name, PROGRAMMED, || resolve(&world.client, name))
+                .with_context(|| world.small.agents[0].log())?;
+        }
+        Ok(world)
+    }
+
+    /// No look-up may fail while something is done.
+    fn asking(&mut self, what: &str, done: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let asking = Asking::start(&self.client);
+        done(self)?;
+        let count = asking.finish().context(what.to_owned())?;
+        println!("{count} look-ups {what}");
+        Ok(())
+    }
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn no_look_up_fails_over_twenty_kills_of_the_server_nor_in_a_minute_without_it() -> Result<()> {
+    let mut world = World::start()?;
+    world.asking("while the server was killed again and again", |world| {
+        for _ in 0..RESTARTS {
+            world.server.kill();
+            world.server = serve(&world.own, &world.small.agents[0])?;
+        }
+        Ok(())
+    })?;
+    world.asking("in a minute without the server", |world| {
+        world.server.kill();
+        thread::sleep(AWAY);
+        Ok(())
+    })?;
+    world.asking("in a minute in which the server hung", |world| {
+        world.server = serve(&world.own, &world.small.agents[0])?;
+        world.server.signal(Signal::SIGSTOP)?;
+        thread::sleep(AWAY);
+        world.server.signal(Signal::SIGCONT)
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn no_look_up_fails_over_twenty_kills_of_the_agent_nor_in_a_minute_without_it() -> Result<()> {
+    let mut world = World::start()?;
+    world.asking("while the agent was killed again and again", |world| {
+        for _ in 0..RESTARTS {
+            world.small.agents[0].restart()?;
+        }
+        Ok(())
+    })?;
+    world.asking("in a minute in which the agent hung", |world| {
+        let id = world.small.agents[0].id().context("it runs")?;
+        let agent = Pid::from_raw(id.try_into()?);
+        kill(agent, Signal::SIGSTOP)?;
+        thread::sleep(AWAY);
+        Ok(kill(agent, Signal::SIGCONT)?)
+    })?;
+    world.asking("in a minute without the agent", |world| {
+        world.small.agents[0].kill();
+        thread::sleep(AWAY);
+        // Its server does not need it, nor does that of the other node.
+        world.server.kill();
+        Ok(())
+    })
+}
+
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn no_look_up_fails_while_servers_restart_or_hang_and_the_agent_is_dead() -> Result<()> {
-    let mut small = Small::two(Cni::Routed)?;
-    let _upstream = Upstream::start(&small.lab)?;
-    small.dns_service()?;
-    let own = dns::start(&mut small.kubelet, &small.agents[0], "dns-one")?;
-    let _other = dns::start(&mut small.kubelet, &small.agents[1], "dns-two")?;
-    let client = small.client("one", "client")?;
-    own.kill();
-    let mut server = serve(&own, &small.agents[0])?;
-    for name in NAMES {
-        until(name, PROGRAMMED, || resolve(&client, name))
-            .with_context(|| small.agents[0].log())?;
-    }
+    let world = World::start()?;
+    let World {
+        client,
+        mut server,
+        own,
+        mut small,
+        ..
+    } = world;
 
     let asking = Asking::start(&client);
     for _ in 0..5 {

@@ -1,12 +1,14 @@
 //! Questions to the cluster DNS address.
 
 mod answers;
+mod counted;
 mod log;
 pub(crate) mod message;
 mod outside;
 mod passed;
 mod pods;
 mod properties;
+mod refused;
 
 use std::net::{IpAddr, SocketAddr};
 

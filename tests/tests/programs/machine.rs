@@ -10,6 +10,7 @@ use signpost_common::{
     count::ServiceCount,
     flow::{FlowKey, FlowValue},
     name::NameKey,
+    tally::DnsCounts,
 };
 use signpost_ebpf::{
     Verdict,
@@ -165,6 +166,14 @@ impl Machine {
         }
     }
 
+    /// What was counted of answers to DNS questions.
+    pub(crate) fn dns_counts(&self) -> DnsCounts {
+        match &self.kernel {
+            Some(kernel) => kernel.dns_counts(),
+            None => **self.world.dns_counts.borrow(),
+        }
+    }
+
     /// What was told of answers since the last call.
     pub(crate) fn log(&mut self) -> Vec<Vec<u8>> {
         match &mut self.kernel {
@@ -229,7 +238,7 @@ fn on_host(tables: &Memory, program: Program, packet: &[u8]) -> Done {
     let (action, cause) = match verdict {
         Ok(Verdict::Continue) => (Action::Continue, None),
         Ok(Verdict::Rewritten(cause)) => (Action::Continue, Some(cause)),
-        Ok(Verdict::SendBack(cause)) => (Action::SendBack, Some(cause)),
+        Ok(Verdict::SendBack(cause) | Verdict::Answered(cause)) => (Action::SendBack, Some(cause)),
         Ok(Verdict::Drop(cause)) => (Action::Drop, Some(cause)),
         Err(cause) if signpost_ebpf::verdict::spoils(cause) => (Action::Drop, Some(cause)),
         Err(cause) => (Action::Continue, Some(cause)),

@@ -7,12 +7,13 @@ use anyhow::Context as _;
 use super::words::code;
 
 /// Files with the types of map keys and values.
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     "address", "count", "device", "dns", "filter", "flow", "log", "name", "service", "socket",
+    "tally",
 ];
 
 /// The version that the sources below had, and their hash.
-const PINNED: (u32, u64) = (11, 0x3bb9_81a9_5ba7_652f);
+const PINNED: (u32, u64) = (12, 0xff9d_9b61_0cd9_6e1d);
 
 /// Compares the sources with the pinned hash.
 pub(super) fn check(root: &Path) -> anyhow::Result<Option<String>> {

@@ -1,8 +1,8 @@
 //! What the kernel counts, for metrics, in each mode.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
-use signpost_common::Cause;
+use signpost_common::{Cause, tally::DnsCounts};
 
 use super::AgentConfig;
 use crate::{
@@ -12,11 +12,11 @@ use crate::{
 };
 
 /// Who reads it; `None` where nothing is counted.
-pub(super) fn kernel(config: &AgentConfig, by_programs: bool) -> Option<Box<dyn Kernel>> {
+pub(super) fn kernel(config: &AgentConfig, by_programs: bool) -> Option<Arc<dyn Kernel>> {
     if by_programs {
-        Some(Box::new(Pinned(config.instance.bpffs_root.clone())))
+        Some(Arc::new(Pinned(config.instance.bpffs_root.clone())))
     } else if config.count_services {
-        Some(Box::new(Counting(config.instance.state_folder.clone())))
+        Some(Arc::new(Counting(config.instance.state_folder.clone())))
     } else {
         None
     }
@@ -29,6 +29,10 @@ struct Pinned(PathBuf);
 impl Kernel for Pinned {
     fn counters(&self) -> anyhow::Result<Vec<(Cause, u64)>> {
         Ok(View::open(&self.0)?.counters()?)
+    }
+
+    fn answers(&self) -> anyhow::Result<Option<Box<DnsCounts>>> {
+        Ok(Some(Box::new(View::open(&self.0)?.answer_counts()?)))
     }
 
     fn maps(&self) -> anyhow::Result<Vec<MapFill>> {
@@ -69,6 +73,10 @@ struct Counting(PathBuf);
 impl Kernel for Counting {
     fn counters(&self) -> anyhow::Result<Vec<(Cause, u64)>> {
         Ok(Vec::new())
+    }
+
+    fn answers(&self) -> anyhow::Result<Option<Box<DnsCounts>>> {
+        Ok(None)
     }
 
     fn maps(&self) -> anyhow::Result<Vec<MapFill>> {

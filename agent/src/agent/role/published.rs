@@ -65,6 +65,7 @@ pub(super) fn hello(zone: &ZoneConfig, takes_answers: bool) -> Hello {
         domain: zone.domain.clone(),
         ttl: zone.ttl,
         dns: zone.dns.clone(),
+        options: Some(zone.options.digest),
         takes_answers,
         watched: false,
     }

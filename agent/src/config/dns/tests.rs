@@ -223,3 +223,30 @@ fn the_example_of_the_documentation_is_a_file() {
         }
     }
 }
+
+#[test]
+fn what_the_file_says_of_the_zone_has_a_number_however_it_is_written() {
+    let digest = |text: &str| read(text).unwrap().zone_options().digest;
+    assert_eq!(digest(""), 0);
+    assert_eq!(
+        digest("cache: {success: {ttl: 7}}\nlog: {classes: [all]}"),
+        0
+    );
+    let dev = digest("cluster: {namespaces: [dev]}");
+    assert_eq!(
+        digest("# the same\ncluster:\n  namespaces:\n    - dev\ncache: {failureTtl: 1}"),
+        dev
+    );
+    let others = [
+        "cluster: {namespaces: [prod]}",
+        "cluster: {namespaces: [dev], ttl: 5}",
+        "cluster: {namespaces: [dev]}\nhosts: {entries: [{address: 192.0.2.1, names: [a.b]}]}",
+        "cluster: {namespaces: [dev]}\nrewrite: [{from: a.b, to: c.d}]",
+        "cluster: {namespaces: [dev]}\nstubDomains: [{domains: [a.b], forward: {upstreams: [192.0.2.1]}}]",
+    ];
+    let mut numbers: Vec<u64> = others.map(digest).to_vec();
+    numbers.extend([0, dev]);
+    numbers.sort_unstable();
+    numbers.dedup();
+    assert_eq!(numbers.len(), others.len() + 2);
+}

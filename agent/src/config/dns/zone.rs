@@ -47,7 +47,28 @@ impl DnsConfig {
                 .iter()
                 .flat_map(|rule| rule.rule())
                 .collect::<Vec<Rewrite>>(),
+            digest: self.zone_digest(),
         }
+    }
+
+    /// FNV-1a of all that says something of the zone, as it is written: the same in every process of this version.
+    fn zone_digest(&self) -> u64 {
+        let domains = self.stub_domains.iter().flat_map(|stub| &stub.domains);
+        let said = (
+            &self.cluster,
+            &self.hosts,
+            &self.rewrite,
+            domains.collect::<Vec<_>>(),
+        );
+        let nothing = Self::default();
+        if said == (&nothing.cluster, &nothing.hosts, &nothing.rewrite, vec![]) {
+            return 0;
+        }
+        // Types of plain data serialise.
+        let text = serde_json::to_vec(&said).unwrap_or_default();
+        text.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+        })
     }
 
     fn zone_hosts(&self) -> Hosts {

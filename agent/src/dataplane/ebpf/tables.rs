@@ -18,6 +18,7 @@ use signpost_common::{
         MemberValue, RangeKey, ServiceValue, SlotKey, SlotValue,
     },
     socket::{SocketKey, SocketValue},
+    tally::DnsCounts,
 };
 
 use super::sys::{self, Failed, MapInfo, MapKind};
@@ -129,6 +130,8 @@ tables! {
     DnsLog: map::DNS_LOG, () => (), size::DNS_LOG, RingBuf, 0;
     /// What goes through each service port, for each CPU.
     ServiceCounts: map::SERVICE_COUNTS, u32 => ServiceCount, size::SERVICES, PerCpuHash, NO_PREALLOC;
+    /// Answers to DNS questions, for each CPU.
+    AnswerCounts: map::DNS_COUNTS, u32 => DnsCounts, 1, PerCpuArray, 0;
     /// Packets by cause.
     Counters: map::COUNTERS, u32 => u64, signpost_common::Cause::COUNT, PerCpuArray, 0;
 }

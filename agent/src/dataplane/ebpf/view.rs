@@ -3,11 +3,11 @@
 use std::{collections::BTreeMap, io, os::fd::AsFd as _, path::Path};
 
 use anyhow::{Context as _, ensure};
-use signpost_common::{Cause, count::ServiceCount, service::ServiceValue};
+use signpost_common::{Cause, count::ServiceCount, service::ServiceValue, tally::DnsCounts};
 
 use super::{
     counts, pins, sys,
-    tables::{self, Counters, KernelTables, Services, Table, Tables as _},
+    tables::{self, AnswerCounts, Counters, KernelTables, Services, Table, Tables as _},
 };
 
 /// The maps.
@@ -84,11 +84,23 @@ impl View {
     pub fn counters(&self) -> io::Result<Vec<(Cause, u64)>> {
         let cpus = sys::possible_cpus()?;
         let map = self.tables.map::<Counters>()?;
+        let answers = self.answer_counts()?;
         let sum = |&cause: &Cause| {
             let packets: Vec<u64> = sys::lookup_per_cpu(map, cause.index(), cpus)?;
-            Ok((cause, packets.iter().sum()))
+            let answers = answers.of(cause);
+            Ok((cause, packets.iter().sum::<u64>() + answers))
         };
         Cause::ALL.iter().map(sum).collect()
+    }
+
+    /// Answers to DNS questions, summed over the CPUs.
+    ///
+    /// # Errors
+    /// Where the map cannot be read.
+    pub fn answer_counts(&self) -> io::Result<DnsCounts> {
+        let map = self.tables.map::<AnswerCounts>()?;
+        let of_cpus = sys::lookup_per_cpu(map, 0, sys::possible_cpus()?)?;
+        Ok(DnsCounts::sum(&of_cpus))
     }
 
     /// What went through each service port since it came. Empty where nothing is counted.

@@ -151,7 +151,7 @@ impl Upstream {
                 let time = self.times.get_or_create(&TimeLabels {
                     proxy_name: "forward",
                     to: self.place.address.to_string(),
-                    rcode: super::super::metrics::code(message.metadata.response_code),
+                    rcode: super::super::labels::code(message.metadata.response_code),
                 });
                 time.observe(begun.elapsed().as_secs_f64());
             }

@@ -228,6 +228,7 @@ impl Bench {
             domain: "cluster.local".parse().unwrap(),
             ttl: 30,
             dns: vec![[10, 96, 0, 10].into()],
+            options: None,
             takes_answers: true,
             watched: false,
         };

@@ -41,6 +41,7 @@ enum Script {
 struct Server {
     services: Arc<Mutex<VecDeque<Script>>>,
     asked: Arc<Mutex<Vec<String>>>,
+    asked_for_pods: Arc<Mutex<Vec<String>>>,
 }
 
 impl Server {
@@ -51,6 +52,9 @@ impl Server {
             let script = self.services.lock().unwrap().pop_front();
             script.unwrap_or(Script::Say(503, status(503)))
         } else {
+            if request.uri().path() == "/api/v1/pods" {
+                self.asked_for_pods.lock().unwrap().push(uri);
+            }
             Script::Watch {
                 events: vec![listed()],
                 goes_on: true,
@@ -86,6 +90,10 @@ struct Watched {
 
 impl Watched {
     fn start(script: Vec<Script>) -> Self {
+        Self::with_pods(script, None)
+    }
+
+    fn with_pods(script: Vec<Script>, pods: Option<watch::Receiver<bool>>) -> Self {
         let server = Server::default();
         *server.services.lock().unwrap() = script.into();
         let contact = Contact::new(QUICK);
@@ -97,7 +105,7 @@ impl Watched {
         let client = Client::new(ContactLayer(contact.clone()).layer(service), "default");
         let (sender, events) = mpsc::channel(16);
         let (told, in_sync) = watch::channel(false);
-        tokio::spawn(async move { watch_all(client, contact, (None, None), sender, told).await });
+        tokio::spawn(async move { watch_all(client, contact, (None, pods), sender, told).await });
         Self {
             server,
             events,
@@ -274,6 +282,36 @@ async fn an_object_that_cannot_be_used_is_named() {
     watched.until(|r| r.is_complete(&[Kind::Service])).await;
     let problems = watched.registry.problems();
     assert_eq!(problems.first().unwrap().field, "spec.externalName");
+}
+
+#[tokio::test]
+async fn pods_are_watched_only_while_their_names_are_verified() {
+    const ALL: [Kind; 3] = [Kind::Service, Kind::EndpointSlice, Kind::Namespace];
+    let nothing = || {
+        vec![Script::Watch {
+            events: vec![listed()],
+            goes_on: true,
+        }]
+    };
+    let (verified, wanted) = watch::channel(false);
+    let mut watched = Watched::with_pods(nothing(), Some(wanted));
+    watched.until(|r| r.is_complete(&ALL)).await;
+    let asked = |watched: &Watched| watched.server.asked_for_pods.lock().unwrap().clone();
+    assert_eq!(asked(&watched), Vec::<String>::new());
+    verified.send_replace(true);
+    watched.until(|r| r.is_complete(&[Kind::Pod])).await;
+    let [question] = &asked(&watched)[..] else {
+        panic!("{:?}", asked(&watched));
+    };
+    assert!(
+        question.contains("fieldSelector=status.phase"),
+        "{question}"
+    );
+
+    // Nor by who has no use for them at all.
+    let mut watched = Watched::start(nothing());
+    watched.until(|r| r.is_complete(&ALL)).await;
+    assert_eq!(asked(&watched), Vec::<String>::new());
 }
 
 #[tokio::test]

@@ -105,6 +105,24 @@ fn knowing(cached: &Cached, family: Family) -> World {
     with(&keeper, family)
 }
 
+/// A name of [`each`] that has an A record and no AAAA record.
+pub(super) const HERE: &str = WWW;
+/// A name of [`each`] that does not exist.
+pub(super) const MISSING: &str = "nope.example.com";
+
+/// The world of the other tests, with an address, no address, and no name.
+pub(super) fn each(family: Family) -> World {
+    let mut keeper = keeper();
+    for cached in [
+        www(),
+        cached(HERE, qtype::AAAA, &[], End::NoData(soa())),
+        cached(MISSING, qtype::A, &[], End::NxDomain(soa())),
+    ] {
+        keeper.keep(&cached).expect("an answer that may be kept");
+    }
+    with(&keeper, family)
+}
+
 fn name(text: &str) -> Name {
     text.parse().expect("a name")
 }

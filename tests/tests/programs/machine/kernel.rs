@@ -24,6 +24,7 @@ use signpost_common::{
     log::watch,
     name::{HashKeys, NameKey},
     service::{AffinityKey, AffinityValue},
+    tally::DnsCounts,
 };
 use signpost_ebpf::host::Memory;
 
@@ -150,11 +151,20 @@ impl Kernel {
     fn counters(&self) -> Vec<u64> {
         let map = self.object.map(map::COUNTERS).expect("counters");
         let counters: PerCpuArray<_, u64> = PerCpuArray::try_from(map).expect("a per-CPU array");
+        let answers = self.dns_counts();
         let count = |cause: &Cause| {
             let of_cpus = counters.get(&cause.index(), 0).expect("a counter");
-            of_cpus.iter().sum()
+            of_cpus.iter().sum::<u64>() + answers.of(*cause)
         };
         Cause::ALL.iter().map(count).collect()
+    }
+
+    /// What was counted of answers to DNS questions.
+    pub(crate) fn dns_counts(&self) -> DnsCounts {
+        let map = self.object.map(map::DNS_COUNTS).expect("dns_counts");
+        let counts: PerCpuArray<_, DnsCounts> =
+            PerCpuArray::try_from(map).expect("a per-CPU array");
+        DnsCounts::sum(&counts.get(&0, 0).expect("an element"))
     }
 
     /// Writes everything that the agent writes.

@@ -135,6 +135,7 @@ fn services_and_their_endpoints_take_no_more_memory_than_planned() {
         domain: domain.clone(),
         ttl: 30,
         dns: dns.clone(),
+        options: None,
         takes_answers: true,
         watched: false,
     };
