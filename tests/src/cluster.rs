@@ -10,6 +10,7 @@ pub mod control_plane;
 pub mod core_dns;
 pub mod kube_proxy;
 pub mod kubelet;
+pub mod lists;
 pub mod node;
 pub mod relay;
 pub mod tools;

@@ -29,6 +29,7 @@ use image::Image;
 use kernel::{Kernel, Unpacked};
 use machine::{Accelerator, Machine, Said, Size};
 use record::Record;
+use suite::Extent;
 
 /// Kernel modules that every machine has from its start. Others come when the kernel asks for them.
 const MODULES: [&str; 18] = [
@@ -67,6 +68,9 @@ pub(crate) struct Args {
     /// Run what shows the most in a few minutes, as CI does
     #[arg(long, conflicts_with_all = ["suites", "filters"])]
     quick: bool,
+    /// Run all that runs there at all: hours where processors are emulated
+    #[arg(long, conflicts_with_all = ["quick", "filters"])]
+    full: bool,
     /// Name what cannot be fetched or installed as not run, and do not fail for it
     #[arg(long)]
     if_possible: bool,
@@ -108,6 +112,7 @@ pub(crate) fn run_command(
         all: false,
         suites: Vec::new(),
         quick: false,
+        full: false,
         if_possible: false,
         docs: false,
         filters: Vec::new(),
@@ -135,6 +140,14 @@ impl Args {
             cpus: self.cpus.unwrap_or_else(|| accelerator.cpus()),
             memory: self.memory,
             patience: Duration::from_secs(60 * u64::from(self.patience)),
+        }
+    }
+
+    const fn extent(&self) -> Extent {
+        match (self.quick, self.full) {
+            (true, _) => Extent::Quick,
+            (_, true) => Extent::Full,
+            _ => Extent::Usual,
         }
     }
 
@@ -173,7 +186,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     setup::for_build()?;
     let guest = guest()?;
     let work = match &args.command[..] {
-        [] => suite::work(&args.suites, &args.filters, args.quick)?,
+        [] => suite::work(&args.suites, &args.filters, args.extent())?,
         command => one_command(command)?,
     };
     let accelerator = Accelerator::probe()?;
@@ -278,8 +291,8 @@ fn boot(
         record.reported(&fs::read_to_string(folder.join("report.jsonl"))?);
         // Tests that somebody picked say nothing of the suite.
         if args.filters.is_empty() {
-            for (part, outcome) in work.tests().zip(&heard.outcomes) {
-                record.ran(part.name(), args.quick, outcome);
+            for ((part, outcome), tests) in work.tests().zip(&heard.outcomes).zip(heard.tests) {
+                record.ran(part.name(), outcome, part.left_out(), tests);
             }
         }
         record.write(kernel)?;

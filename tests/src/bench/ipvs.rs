@@ -7,7 +7,6 @@ use super::{
     statistics::Estimate,
 };
 
-mod api;
 mod connections;
 mod syncs;
 

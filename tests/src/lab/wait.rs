@@ -30,8 +30,8 @@ pub fn until<T>(
     }
 }
 
-/// How many times slower than usual this machine is: [`SLOWNESS`], on emulated processors.
-fn slowness() -> u32 {
+/// How many times slower than usual this machine is: `SIGNPOST_LAB_SLOWNESS`, on emulated processors.
+pub fn slowness() -> u32 {
     let told = std::env::var(SLOWNESS).ok();
     told.and_then(|text| text.parse().ok()).unwrap_or(1)
 }

@@ -13,6 +13,12 @@ use signpost_tests::cluster::client::client;
 
 use crate::objects::{NAMESPACE, Objects, Resource};
 
+/// Where the objects of scenarios are written to.
+pub(crate) trait Store {
+    /// Makes what is there into what is wanted. Objects that are the same in both are not touched.
+    fn change(&self, there: &Objects, wanted: &Objects) -> Result<()>;
+}
+
 /// How many requests are under way at a time.
 const SIDE_BY_SIDE: usize = 8;
 
@@ -54,34 +60,6 @@ impl Server {
         })
     }
 
-    /// Makes what is there into what is wanted. Objects that are the same in both are not touched.
-    pub(crate) fn change(&self, there: &Objects, wanted: &Objects) -> Result<()> {
-        let gone = there
-            .keys()
-            .filter(|key| !wanted.contains_key(key) && key.0 != Resource::Status);
-        let new = wanted
-            .iter()
-            .filter(|(key, object)| there.get(key) != Some(object));
-        // A status is written when its Service is there, and a Service once its predecessor's ports are free.
-        let (statuses, objects): (Vec<_>, Vec<_>) =
-            new.partition(|((resource, _), _)| *resource == Resource::Status);
-        self.runtime.block_on(async {
-            stream::iter(gone)
-                .map(|(resource, name)| self.delete(*resource, name))
-                .buffer_unordered(SIDE_BY_SIDE)
-                .try_collect::<Vec<_>>()
-                .await?;
-            for round in [objects, statuses] {
-                stream::iter(round)
-                    .map(|((resource, name), object)| self.write(*resource, name, object))
-                    .buffer_unordered(SIDE_BY_SIDE)
-                    .try_collect::<Vec<_>>()
-                    .await?;
-            }
-            Ok(())
-        })
-    }
-
     async fn write(&self, resource: Resource, name: &str, object: &Value) -> Result<()> {
         let api = self.scenarios(resource);
         if resource != Resource::Status {
@@ -116,6 +94,35 @@ impl Server {
     fn cluster_wide(&self, kind: &str) -> Api<DynamicObject> {
         let kind = GroupVersionKind::gvk("", "v1", kind);
         Api::all_with(self.client.clone(), &ApiResource::from_gvk(&kind))
+    }
+}
+
+impl Store for Server {
+    fn change(&self, there: &Objects, wanted: &Objects) -> Result<()> {
+        let gone = there
+            .keys()
+            .filter(|key| !wanted.contains_key(key) && key.0 != Resource::Status);
+        let new = wanted
+            .iter()
+            .filter(|(key, object)| there.get(key) != Some(object));
+        // A status is written when its Service is there, and a Service once its predecessor's ports are free.
+        let (statuses, objects): (Vec<_>, Vec<_>) =
+            new.partition(|((resource, _), _)| *resource == Resource::Status);
+        self.runtime.block_on(async {
+            stream::iter(gone)
+                .map(|(resource, name)| self.delete(*resource, name))
+                .buffer_unordered(SIDE_BY_SIDE)
+                .try_collect::<Vec<_>>()
+                .await?;
+            for round in [objects, statuses] {
+                stream::iter(round)
+                    .map(|((resource, name), object)| self.write(*resource, name, object))
+                    .buffer_unordered(SIDE_BY_SIDE)
+                    .try_collect::<Vec<_>>()
+                    .await?;
+            }
+            Ok(())
+        })
     }
 }
 

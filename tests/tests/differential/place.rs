@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use serde::{Deserialize, Serialize};
 use signpost_tests::lab::Cni;
 
 /// An address family.
@@ -20,7 +21,7 @@ impl Family {
 }
 
 /// A node. The control plane has a node of its own, without pods.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) enum Node {
     /// Routed, in `zone-a`, with a proxy.
     One,
@@ -94,6 +95,22 @@ pub(crate) enum Backend {
 impl Backend {
     pub(crate) const PODS: [Self; 5] = [Self::A1, Self::A2, Self::B1, Self::B2, Self::C1];
     pub(crate) const ON_HOSTS: [Self; 2] = [Self::H1, Self::H2];
+
+    pub(crate) const ALL: [Self; 8] = [
+        Self::A1,
+        Self::A2,
+        Self::B1,
+        Self::B2,
+        Self::C1,
+        Self::H1,
+        Self::H2,
+        Self::Nobody,
+    ];
+
+    /// The one of a name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|backend| backend.name() == name)
+    }
 
     pub(crate) const fn name(self) -> &'static str {
         match self {

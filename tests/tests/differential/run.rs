@@ -14,18 +14,27 @@ use crate::{
     addresses::Slot,
     objects::{self, Objects},
     on_purpose,
-    place::{Client, Family, Node},
+    place::{Backend, Client, Family, Node},
+    record::Record,
     scenario::{At, Case, Expect, Observed, Scenario, Source},
+    service::{Endpoint, Service},
     sync::{Marker, with_logs},
-    world::{Provider, Worlds},
+    witness::Witness,
+    world::{Mode, Provider, Worlds},
 };
 
 /// How often a target is asked for each endpoint that there is. One of two is missed by chance once in 10⁹ times, one of
 /// three still less often.
 const TIMES: usize = 16;
 
-/// One look with one family and protocol, and what both providers showed.
+/// How often in IPVS mode, where endpoints are taken in turn and processors are emulated,
+const IN_TURN: usize = 8;
+/// and where there is one at most.
+const ALONE: usize = 4;
+
+/// One look with one family and protocol, and what was seen with each provider.
 pub(crate) struct Look<'a> {
+    pub(crate) mode: Mode,
     pub(crate) scenario: &'a Scenario,
     /// From 1.
     pub(crate) step: usize,
@@ -34,7 +43,10 @@ pub(crate) struct Look<'a> {
     pub(crate) protocol: Protocol,
     /// What kube-proxy showed with TCP where the same was asked with UDP.
     pub(crate) with_tcp: Option<BTreeSet<Observed>>,
+    /// In place of a kube-proxy that is not there its record stands, and else what the scenario says of it.
     pub(crate) seen: BTreeMap<Provider, BTreeSet<Observed>>,
+    /// What a second witness says against what signpost showed.
+    pub(crate) witness: Option<String>,
 }
 
 /// Runs the scenarios, and gives everything that was seen.
@@ -46,7 +58,7 @@ pub(crate) fn all<'a>(worlds: &mut Worlds, scenarios: &'a [Scenario]) -> Result<
     for step in 1..=steps {
         let start = Instant::now();
         let wanted = objects_in(scenarios, step);
-        worlds.server.change(&there, &wanted)?;
+        worlds.store.change(&there, &wanted)?;
         there = wanted;
         let followed = marker.wait(worlds);
         with_logs(worlds, followed)?;
@@ -86,7 +98,12 @@ fn look<'a>(worlds: &mut Worlds, scenarios: &'a [Scenario], step: usize) -> Resu
         for case in &of_step.cases {
             let slot = Slot::new(number + 1, case.target.service);
             let endpoints = of_step.services.iter().flat_map(|s| &s.slices).flatten();
-            let times = u32::try_from(TIMES * endpoints.count().max(2))?;
+            let times = match (worlds.mode, endpoints.count()) {
+                (Mode::Ipvs, 0 | 1) => ALONE,
+                (Mode::Ipvs, count) => IN_TURN * count,
+                (Mode::Ebpf, count) => TIMES * count.max(2),
+            };
+            let times = u32::try_from(times)?;
             for family in &case.families {
                 for protocol in &case.protocols {
                     let to = address(case, slot, *family);
@@ -94,7 +111,7 @@ fn look<'a>(worlds: &mut Worlds, scenarios: &'a [Scenario], step: usize) -> Resu
                         format!("{number} {name} {family:?} {protocol:?} {:?}", case.client)
                     });
                     let list = questions.entry(case.client).or_default();
-                    places.push((case.client, list.len(), to.ip()));
+                    places.push((case.client, list.len(), to));
                     list.push(Question {
                         protocol: *protocol,
                         to,
@@ -102,6 +119,7 @@ fn look<'a>(worlds: &mut Worlds, scenarios: &'a [Scenario], step: usize) -> Resu
                         over,
                     });
                     looks.push(Look {
+                        mode: worlds.mode,
                         scenario,
                         step,
                         case,
@@ -109,6 +127,7 @@ fn look<'a>(worlds: &mut Worlds, scenarios: &'a [Scenario], step: usize) -> Resu
                         protocol: *protocol,
                         with_tcp: None,
                         seen: BTreeMap::new(),
+                        witness: None,
                     });
                 }
             }
@@ -132,8 +151,17 @@ fn look<'a>(worlds: &mut Worlds, scenarios: &'a [Scenario], step: usize) -> Resu
                 .get(client)
                 .and_then(|sights| sights.get(*index))
                 .context("an answer is missing")?;
-            let seen = observe(sight, *client, look.family, *asked);
+            let seen = observe(sight, *client, look.family, asked.ip());
             look.seen.insert(*provider, seen);
+        }
+    }
+    if worlds.mode == Mode::Ipvs {
+        let record = Record::kept()?;
+        let witness = Witness::hear(&worlds.nodes()?)?;
+        for (look, (_, _, asked)) in looks.iter_mut().zip(&places) {
+            let of_kube_proxy = look.of_absent_kube_proxy(&record)?;
+            look.seen.insert(Provider::KubeProxy, of_kube_proxy);
+            look.witness = witness.against(look, *asked);
         }
     }
     let with_tcp: BTreeMap<_, _> = looks
@@ -214,23 +242,96 @@ impl Look<'_> {
         }
     }
 
+    /// What kube-proxy showed.
+    pub(crate) fn of_kube_proxy(&self) -> &BTreeSet<Observed> {
+        &self.seen[&Provider::KubeProxy]
+    }
+
+    fn of_absent_kube_proxy(&self, record: &Record) -> Result<BTreeSet<Observed>> {
+        match &self.case.expect {
+            Expect::All(seen) | Expect::One(seen) | Expect::AnyOf(seen) => Ok(seen.clone()),
+            Expect::TheSame => record.seen(self).cloned().with_context(|| {
+                let name = &self.scenario.name;
+                format!("nothing is recorded of “{name}”: RECORD=1 cargo xtask test differential")
+            }),
+        }
+    }
+
+    /// The node whose proxy carries out the target for the client.
+    pub(crate) const fn node(&self) -> Node {
+        match self.case.target.at {
+            At::NodePort(node) => node,
+            _ => self.case.client.node(),
+        }
+    }
+
+    /// The Service that is asked, as it is in this step.
+    fn service(&self) -> Option<&Service> {
+        let mut services = self.scenario.steps[self.step - 1].services.iter();
+        services.find(|service| service.name == self.case.target.service)
+    }
+
+    /// The endpoints of a node that a policy Local goes by: those that are ready, and else those that serve while they
+    /// terminate.
+    pub(crate) fn local_endpoints(&self, node: Node) -> Vec<Backend> {
+        let slices = self.service().map_or(&[][..], |service| &service.slices);
+        let here = || slices.iter().flatten().filter(|e| e.at.node() == node);
+        let named = |wanted: fn(&Endpoint) -> bool| -> Vec<Backend> {
+            here().filter(|e| wanted(e)).map(|e| e.at).collect()
+        };
+        let ready = named(|endpoint| endpoint.ready != Some(false));
+        if ready.is_empty() {
+            named(|endpoint| endpoint.serving == Some(true) && endpoint.terminating == Some(true))
+        } else {
+            ready
+        }
+    }
+
+    /// The endpoints that are ready.
+    pub(crate) fn ready_endpoints(&self) -> Vec<Backend> {
+        let slices = self.service().map_or(&[][..], |service| &service.slices);
+        let ready = slices.iter().flatten().filter(|e| e.ready != Some(false));
+        ready.map(|endpoint| endpoint.at).collect()
+    }
+
+    /// The endpoints of the Service.
+    pub(crate) fn endpoints(&self) -> Vec<Backend> {
+        let slices = self.service().map_or(&[][..], |service| &service.slices);
+        slices
+            .iter()
+            .flatten()
+            .map(|endpoint| endpoint.at)
+            .collect()
+    }
+
+    /// Whether the Service's external policy is Local.
+    pub(crate) fn is_externally_local(&self) -> bool {
+        let service = self.service();
+        service.is_some_and(|service| service.external == Some("Local"))
+    }
+
+    /// Whether the Service has session affinity.
+    pub(crate) fn keeps_clients(&self) -> bool {
+        let service = self.service();
+        service.is_some_and(|service| service.affinity.is_some())
+    }
+
     pub(crate) const fn is_of_host(&self) -> bool {
         matches!(self.case.client, Client::Host(_))
     }
 
     /// Whether the ClusterIP is one of a Service that is another proxy's.
     pub(crate) fn is_for_another_proxy(&self) -> bool {
-        let mut services = self.scenario.steps[self.step - 1].services.iter();
         self.case.target.at == At::ClusterIp
-            && services.any(|service| {
+            && self.service().is_some_and(|service| {
                 let mut labels = service.labels.iter();
-                service.name == self.case.target.service
-                    && labels.any(|(label, _)| label.ends_with("/service-proxy-name"))
+                labels.any(|(label, _)| label.ends_with("/service-proxy-name"))
             })
     }
 
-    /// Whether a provider showed what it must.
+    /// Whether a provider showed what it must. A kube-proxy that is not there did.
     pub(crate) fn is_met_by(&self, provider: Provider) -> bool {
-        self.expected(provider).is(&self.seen[&provider])
+        let is_absent = provider == Provider::KubeProxy && self.mode == Mode::Ipvs;
+        is_absent || self.expected(provider).is(&self.seen[&provider])
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
 use signpost_tests::lab::probe::Protocol;
 
 use crate::{
@@ -66,12 +67,14 @@ pub(crate) enum Expect {
     All(BTreeSet<Observed>),
     /// Over many attempts always the same one, which is one of these.
     One(BTreeSet<Observed>),
+    /// Some of these over many attempts, and nothing else.
+    AnyOf(BTreeSet<Observed>),
     /// Whatever kube-proxy shows, signpost shows the same.
     TheSame,
 }
 
 /// What came of one attempt, in words that are the same for both families.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Observed {
     Answer {
         by: String,
@@ -87,7 +90,7 @@ pub(crate) enum Observed {
 }
 
 /// The client's address as a server saw it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Source {
     /// The client's own.
     Own,
@@ -271,6 +274,7 @@ impl Expect {
         match self {
             Self::All(all) => seen == all,
             Self::One(some) => seen.len() == 1 && seen.is_subset(some),
+            Self::AnyOf(any) => !seen.is_empty() && seen.is_subset(any),
             Self::TheSame => true,
         }
     }

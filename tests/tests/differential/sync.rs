@@ -1,4 +1,4 @@
-//! Knowing that both providers have seen everything that was written before.
+//! Knowing that all providers have seen everything that was written before.
 //!
 //! A Service that is always there gets a port more, then its EndpointSlices do. Watches keep the order of each kind, so
 //! whoever answers on the new port has seen all Services and slices that were written before. A provider may still be
@@ -10,7 +10,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use signpost_tests::lab::probe::{Protocol, Question, Seen};
+use signpost_tests::lab::{
+    probe::{Protocol, Question, Seen},
+    wait::slowness,
+};
 
 use crate::{
     addresses::Slot,
@@ -20,7 +23,7 @@ use crate::{
     world::Worlds,
 };
 
-/// How long a provider may take to follow.
+/// How long a provider may take to follow, on processors that are not emulated.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The Service that shows how far the providers are.
@@ -31,7 +34,7 @@ pub(crate) struct Marker {
 }
 
 impl Marker {
-    /// Returns when both providers have carried out what was written.
+    /// Returns when all providers have carried out what was written.
     pub(crate) fn wait(&mut self, worlds: &mut Worlds) -> Result<()> {
         for _ in 0..2 {
             self.round(worlds)?;
@@ -47,7 +50,7 @@ impl Marker {
             .slice([ready(Backend::A1)]);
         let slot = Slot::new(0, "s");
         let wanted = objects::of(&service, "marker", slot);
-        worlds.server.change(&self.there, &wanted)?;
+        worlds.store.change(&self.there, &wanted)?;
         self.there = wanted;
 
         let of_family = |family: Family| Question {
@@ -59,7 +62,7 @@ impl Marker {
         let questions: BTreeMap<_, _> = Node::WITH_PROXY
             .map(|node| (Client::Pod(node), Family::BOTH.map(of_family).to_vec()))
             .into();
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + PATIENCE * slowness();
         for world in &mut worlds.worlds {
             loop {
                 let sights = world.ask(&questions)?;

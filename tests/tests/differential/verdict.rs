@@ -3,16 +3,17 @@
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use crate::{
-    on_purpose::{self, ON_PURPOSE},
+    on_purpose,
     run::Look,
-    world::Provider,
+    world::{Mode, Provider},
 };
 
 /// Sums up; an error lists everything that is not as expected. Where these are the looks of all scenarios, each
-/// difference on purpose has to show.
-pub(crate) fn on(looks: &[Look<'_>], of_all: bool) -> Result<String, String> {
+/// difference of the mode has to show.
+pub(crate) fn on(mode: Mode, looks: &[Look<'_>], of_all: bool) -> Result<String, String> {
+    let differences = on_purpose::of(mode);
     let mut wrong = String::new();
-    let mut on_purpose: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
     let mut same = 0;
     for look in looks {
         if !look.is_met_by(Provider::KubeProxy) {
@@ -22,21 +23,25 @@ pub(crate) fn on(looks: &[Look<'_>], of_all: bool) -> Result<String, String> {
             describe(&mut wrong, look, Provider::Signpost);
             continue;
         }
+        if let Some(said) = &look.witness {
+            describe(&mut wrong, look, Provider::Signpost);
+            let _ = writeln!(wrong, "  {said}\n");
+        }
         let counting = on_purpose::counting(look, &look.seen[&Provider::KubeProxy]);
         same += usize::from(counting.is_empty());
         for difference in counting {
-            *on_purpose.entry(difference).or_default() += 1;
+            *counts.entry(difference).or_default() += 1;
         }
     }
-    for (number, difference) in ON_PURPOSE.iter().enumerate() {
-        if of_all && !on_purpose.contains_key(&number) {
+    for (number, difference) in differences.iter().enumerate() {
+        if of_all && !counts.contains_key(&number) {
             let why = difference.why;
             let _ = writeln!(wrong, "nothing shows a difference on purpose: {why}\n");
         }
     }
     let mut summary = format!("{} looks: {same} agree", looks.len());
-    for (number, count) in &on_purpose {
-        let _ = write!(summary, "\n{count} differ: {}", ON_PURPOSE[*number].why);
+    for (number, count) in &counts {
+        let _ = write!(summary, "\n{count} differ: {}", differences[*number].why);
     }
     if wrong.is_empty() {
         Ok(summary)

@@ -1,4 +1,5 @@
-//! Two laboratories that are alike, one with kube-proxy and one with signpost on its nodes, and one API server for both.
+//! Two laboratories that are alike, one with kube-proxy and one with signpost on its nodes, and one API server for both;
+//! or, where there is no kube-proxy, one with signpost alone.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +26,8 @@ use signpost_tests::{
 };
 
 use crate::{
-    api::Server,
+    api::{Server, Store},
+    lists::lists,
     place::{BACKEND_PORTS, Backend, Client, Node, THE_WORLD, WORLD_NUMBER, outside_number},
 };
 
@@ -39,30 +41,45 @@ pub(crate) enum Provider {
     Signpost,
 }
 
-/// Both laboratories.
+/// How signpost carries Services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Beside kube-proxy and a real API server.
+    Ebpf,
+    /// Alone, on a kernel that has IPVS: in a virtual machine, whose emulated processor is for nothing else.
+    Ipvs,
+}
+
+/// The laboratories.
 pub(crate) struct Worlds {
+    pub(crate) mode: Mode,
     // In the order in which they end.
-    pub(crate) worlds: [World; 2],
-    pub(crate) server: Server,
+    pub(crate) worlds: Vec<World>,
+    pub(crate) store: Box<dyn Store>,
     _relays: Vec<Relay>,
-    _control_plane: ControlPlane,
+    _control_plane: Option<ControlPlane>,
 }
 
 /// A laboratory with its provider.
 pub(crate) struct World {
     pub(crate) provider: Provider,
     probers: BTreeMap<Client, Prober>,
-    proxies: Vec<KubeProxy>,
-    agents: Vec<Agent>,
+    proxies: Vec<Proxy>,
     _servers: Vec<signpost_tests::lab::Process>,
     _pods: Vec<Pod>,
     _outsides: Vec<Outside>,
     lab: Lab,
 }
 
+/// Who carries out Services on a node.
+pub(crate) enum Proxy {
+    KubeProxy(KubeProxy),
+    Signpost(Agent),
+}
+
 impl Worlds {
     /// Raises everything, and waits until both providers are up on the nodes that have one.
-    pub(crate) fn up() -> Result<Self> {
+    pub(crate) fn beside_kube_proxy() -> Result<Self> {
         let tools = Tools::build()?;
         let labs = [lab()?, lab()?];
         let control_node = labs[0].node("control-plane")?.clone();
@@ -90,19 +107,65 @@ impl Worlds {
             write(&first, &control_plane.url())?,
             write(&second, &control_plane.url())?,
         ];
-        let raise = |provider, lab, path: &Path| World::up(provider, lab, &tools, path);
         let (of_kube_proxy, of_signpost) = thread::scope(|scope| {
-            let one = scope.spawn(|| raise(Provider::KubeProxy, first, &paths[0]));
-            let other = raise(Provider::Signpost, second, &paths[1]);
+            let one = scope.spawn(|| {
+                World::up(Provider::KubeProxy, first, |place| {
+                    let settings = json!({"clusterCIDR": CLUSTER_CIDR});
+                    KubeProxy::start(&tools, place, &paths[0], &settings).map(Proxy::KubeProxy)
+                })
+            });
+            let other = World::up(Provider::Signpost, second, |place| {
+                agent(place, &paths[1], &[])
+            });
             (one.join().expect("no panic"), other)
         });
         Ok(Self {
-            worlds: [of_kube_proxy?, of_signpost?],
-            server,
+            mode: Mode::Ebpf,
+            worlds: vec![of_kube_proxy?, of_signpost?],
+            store: Box::new(server),
             _relays: vec![admin, other],
-            _control_plane: control_plane,
+            _control_plane: Some(control_plane),
         })
     }
+
+    /// Raises signpost alone, in IPVS mode.
+    pub(crate) fn in_ipvs_mode() -> Result<Self> {
+        let lab = lab()?;
+        let lists = lists(&lab)?;
+        let world = World::up(Provider::Signpost, lab, |place| {
+            agent(place, &lists.listen(place)?, &["--mode", "ipvs"])
+        })?;
+        Ok(Self {
+            mode: Mode::Ipvs,
+            worlds: vec![world],
+            store: Box::new(lists),
+            _relays: Vec::new(),
+            _control_plane: None,
+        })
+    }
+
+    /// The nodes of the last laboratory that have a proxy.
+    pub(crate) fn nodes(&self) -> Result<Vec<(Node, signpost_tests::lab::Node)>> {
+        let world = self.worlds.last().context("no laboratory")?;
+        let nodes = Node::WITH_PROXY.into_iter();
+        nodes
+            .map(|node| Ok((node, world.lab.node(node.name())?.clone())))
+            .collect()
+    }
+}
+
+fn agent(place: &signpost_tests::lab::Node, kubeconfig: &Path, more: &[&str]) -> Result<Proxy> {
+    let kubeconfig = kubeconfig.to_str().context("a path that is text")?;
+    let mut flags = vec![
+        "--source",
+        "kube",
+        "--kubeconfig",
+        kubeconfig,
+        "--cluster-cidr",
+        CLUSTER_CIDR,
+    ];
+    flags.extend(more);
+    Agent::with_flags(place, &flags).map(Proxy::Signpost)
 }
 
 fn lab() -> Result<Lab> {
@@ -114,12 +177,15 @@ fn lab() -> Result<Lab> {
 }
 
 impl World {
-    fn up(provider: Provider, lab: Lab, tools: &Tools, kubeconfig: &Path) -> Result<Self> {
+    fn up(
+        provider: Provider,
+        lab: Lab,
+        start: impl Fn(&signpost_tests::lab::Node) -> Result<Proxy>,
+    ) -> Result<Self> {
         let mut it = Self {
             provider,
             probers: BTreeMap::new(),
             proxies: Vec::new(),
-            agents: Vec::new(),
             _servers: Vec::new(),
             _pods: Vec::new(),
             _outsides: Vec::new(),
@@ -134,26 +200,8 @@ impl World {
         it.start_hosts()?;
         it.start_outside()?;
         for node in Node::WITH_PROXY {
-            let place = it.lab.node(node.name())?.clone();
-            match provider {
-                Provider::KubeProxy => {
-                    let settings = json!({"clusterCIDR": CLUSTER_CIDR});
-                    let proxy = KubeProxy::start(tools, &place, kubeconfig, &settings)?;
-                    it.proxies.push(proxy);
-                }
-                Provider::Signpost => {
-                    let kubeconfig = kubeconfig.to_str().context("a path that is text")?;
-                    let flags = [
-                        "--source",
-                        "kube",
-                        "--kubeconfig",
-                        kubeconfig,
-                        "--cluster-cidr",
-                        CLUSTER_CIDR,
-                    ];
-                    it.agents.push(Agent::with_flags(&place, &flags)?);
-                }
-            }
+            let proxy = start(it.lab.node(node.name())?)?;
+            it.proxies.push(proxy);
         }
         Ok(it)
     }
@@ -185,9 +233,11 @@ impl World {
 
     /// What the proxies have logged, for when one of them does not follow.
     pub(crate) fn log(&self) -> String {
-        let proxies = self.proxies.iter().map(KubeProxy::log);
-        let agents = self.agents.iter().map(Agent::log);
-        proxies.chain(agents).collect()
+        let logs = self.proxies.iter().map(|proxy| match proxy {
+            Proxy::KubeProxy(proxy) => proxy.log(),
+            Proxy::Signpost(agent) => agent.log(),
+        });
+        logs.collect()
     }
 
     fn start_pods(&mut self) -> Result<()> {

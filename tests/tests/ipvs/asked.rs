@@ -1,14 +1,20 @@
 //! What operators ask for by flags, and what the node's kernel is set to.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    thread,
+    time::Duration,
+};
 
+use anyhow::ensure;
 use signpost_tests::lab::{
     Outside, client,
     links::{add_route, alone},
+    wait,
 };
 
 use crate::{
-    small::{MOMENT, PORT, answering, get},
+    small::{MOMENT, PORT, PROGRAMMED, answering, get},
     world::{self, Served, agent, ipvsadm, refusal, soon},
 };
 
@@ -34,14 +40,18 @@ fn each_scheduler_of_the_kernel_serves() -> anyhow::Result<()> {
         small.agents.clear();
         let flags = ["--ipvs-scheduler", scheduler];
         small.agents.push(agent(&node, "ipvs", &flags)?);
-        // `mh` takes the client's port into its hash, as kube-proxy has it.
-        let flag = if scheduler == "mh" {
-            "mh-port,flag-3"
-        } else {
-            "flag-3"
+        // `mh` takes the client's port into its hash, as kube-proxy has it. ipvsadm knows no third flag of these two.
+        let flags = match scheduler {
+            "mh" => " mh-port",
+            "sh" => "",
+            _ => " flag-3",
         };
-        let made = format!("-A -t {} -s {scheduler} -b {flag}", vip.v4);
-        soon(&made, || Ok(ipvsadm(&node)?.contains(&made)))?;
+        let made = format!("-A -t {} -s {scheduler} -b{flags}", vip.v4);
+        wait::until(&made, PROGRAMMED, || {
+            let there = ipvsadm(&node)?;
+            ensure!(there.contains(&made), "{there:?}");
+            Ok(())
+        })?;
         for address in vip.both() {
             assert_eq!(get(&client, address)?, "default/a", "{scheduler}");
         }
@@ -129,7 +139,11 @@ fn what_goes_through_each_service_is_counted_where_it_is_asked_for() -> anyhow::
         return Ok(());
     }
     let Served {
-        client, vip, node, ..
+        client,
+        vip,
+        node,
+        small: _small,
+        ..
     } = world::served(&["--count-services"])?;
     let metrics = || world::metrics(&node);
     let of = |text: &str, what: &str, family: &str| -> Option<u64> {
@@ -140,15 +154,26 @@ fn what_goes_through_each_service_is_counted_where_it_is_asked_for() -> anyhow::
         line?.parse().ok()
     };
     answering(&client, vip)?;
-    let mut before = String::new();
-    soon("counts", || {
-        before = metrics()?;
-        Ok(of(&before, "connections", "IPv6").is_some())
-    })?;
+    // The kernel works out what it has counted every two seconds.
+    let settled = || -> anyhow::Result<String> {
+        let mut text = metrics()?;
+        soon("counts that stand still", || {
+            thread::sleep(Duration::from_secs(3));
+            let before = std::mem::replace(&mut text, metrics()?);
+            let count = of(&text, "packets_out", "IPv6");
+            let same = ["connections", "packets_out"].into_iter().all(|what| {
+                ["IPv4", "IPv6"].map(|f| of(&text, what, f))
+                    == ["IPv4", "IPv6"].map(|f| of(&before, what, f))
+            });
+            Ok(same && count.is_some())
+        })?;
+        Ok(text)
+    };
+    let before = settled()?;
     for _ in 0..5 {
         get(&client, vip.v4)?;
     }
-    let after = metrics()?;
+    let after = settled()?;
     let grown = |what: &str, family: &str| of(&after, what, family).zip(of(&before, what, family));
     let more = |what: &str| grown(what, "IPv4").map(|(after, before)| after - before);
     assert_eq!(more("connections"), Some(5), "{after}");

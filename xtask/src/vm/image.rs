@@ -81,7 +81,7 @@ const TOOLS: [&str; 62] = [
 ];
 
 /// Files and folders that they read.
-const DATA: [&str; 10] = [
+const DATA: [&str; 11] = [
     "/etc/group",
     "/etc/hosts",
     "/etc/iproute2",
@@ -90,6 +90,7 @@ const DATA: [&str; 10] = [
     "/etc/protocols",
     "/etc/resolv.conf",
     "/etc/services",
+    "/etc/ssl/certs/ca-certificates.crt",
     "/usr/lib/x86_64-linux-gnu/xtables",
     "/usr/share/iproute2",
 ];

@@ -1,8 +1,11 @@
 //! docs/kernels.md, out of what runs on the kernels have shown.
 
-use std::{collections::BTreeSet, fmt::Write as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
-use super::record::{Feature, Record};
+use super::record::{Feature, Record, Suite};
 
 /// Where it is, from the root.
 pub(crate) const FILE: &str = "docs/kernels.md";
@@ -38,11 +41,11 @@ pub(crate) fn page(records: &[(&str, Record)]) -> String {
             .iter()
             .map(|(_, record)| match record.suites.get(&suite) {
                 None => "not run".to_owned(),
-                Some(came) if came.failed == 0 => format!("{} passed", came.passed),
-                Some(came) => format!("{} passed, {} failed", came.passed, came.failed),
+                Some(came) => summed_up(came),
             });
         row(&mut text, &format!("`{suite}`"), cells);
     }
+    text += &chosen(&ran);
     text += "\n## What they have\n\n";
     text += "√ is there, ‼ is not and something is done in a lesser way, × is not and a mode is impossible.\n\n";
     text += &head("", ran.iter().map(|(name, _)| *name));
@@ -74,6 +77,40 @@ pub(crate) fn page(records: &[(&str, Record)]) -> String {
                 Some(found) => format!("{} ({} ms)", thousands(found.verified), found.milliseconds),
             });
         row(&mut text, &format!("`{program}`"), cells);
+    }
+    text
+}
+
+fn summed_up(came: &Suite) -> String {
+    let mut text = format!("{} passed", came.passed);
+    if came.failed > 0 {
+        let _ = write!(text, ", {} failed", came.failed);
+    }
+    if came.left_out > 0 {
+        let _ = write!(text, " of {}", came.passed + came.failed + came.left_out);
+    }
+    text
+}
+
+/// Which tests ran of the suites that did not run whole.
+fn chosen(ran: &[&(&str, Record)]) -> String {
+    let mut suites: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (name, came) in ran.iter().flat_map(|(_, record)| &record.suites) {
+        // Of what is left out of many it is shorter to say that it is.
+        if came.left_out > came.tests.len() {
+            let tests = came.tests.iter().map(String::as_str);
+            suites.entry(name).or_default().extend(tests);
+        }
+    }
+    if suites.is_empty() {
+        return String::new();
+    }
+    let mut text = "\nWhere a suite did not run whole, that is because processors are emulated, or because kernels do not differ in \
+                    the rest (`xtask/src/vm/suite.rs`; `--full` runs all that runs there at all). These ran:\n\n"
+        .to_owned();
+    for (suite, tests) in suites {
+        let tests: Vec<String> = tests.iter().map(|test| format!("`{test}`")).collect();
+        let _ = writeln!(text, "- `{suite}`: {}", tests.join(", "));
     }
     text
 }
@@ -121,7 +158,7 @@ fn thousands(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vm::record::{Program, Suite};
+    use crate::vm::record::Program;
 
     #[test]
     fn each_kernel_has_a_column() {
@@ -145,8 +182,10 @@ mod tests {
             suites: [(
                 "tests/it".to_owned(),
                 Suite {
-                    passed: 2,
+                    passed: 1,
                     failed: 0,
+                    left_out: 2,
+                    tests: vec!["host::reached".to_owned()],
                 },
             )]
             .into(),
@@ -159,7 +198,8 @@ mod tests {
         let page = page(&records);
         for line in [
             "|  | 5.10 | 6.12 |",
-            "| `tests/it` | 2 passed | 2 passed |",
+            "| `tests/it` | 1 passed of 3 | 1 passed of 3 |",
+            "- `tests/it`: `host::reached`",
             "| TCX | ‼ | √ |",
             "- TCX: links",
             "| `to_pod` | 81,321 (5 ms) | 999 (5 ms) |",

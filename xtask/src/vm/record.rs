@@ -47,6 +47,12 @@ pub(crate) struct Program {
 pub(crate) struct Suite {
     pub(crate) passed: usize,
     pub(crate) failed: usize,
+    /// How many of it did not run.
+    #[serde(default)]
+    pub(crate) left_out: usize,
+    /// Those that ran.
+    #[serde(default)]
+    pub(crate) tests: Vec<String>,
 }
 
 /// A line of the machine's report.
@@ -96,14 +102,24 @@ impl Record {
             .extend(lines.map(|line: Line| (line.program, line.verified)));
     }
 
-    /// Takes in what came of a suite, or of its quick part.
-    pub(crate) fn ran(&mut self, suite: &str, quick: bool, outcome: &Outcome) {
+    /// Takes in what came of a suite. What shows less of it than an earlier run did does not replace that.
+    pub(crate) fn ran(
+        &mut self,
+        suite: &str,
+        outcome: &Outcome,
+        left_out: usize,
+        tests: Vec<String>,
+    ) {
         let came = Suite {
             passed: outcome.passed,
             failed: outcome.failed + usize::from(outcome.broken),
+            left_out,
+            tests,
         };
-        let part = if quick { ", quick part" } else { "" };
-        self.suites.insert(format!("{suite}{part}"), came);
+        let known = self.suites.get(suite);
+        if known.is_none_or(|known| known.tests.len() <= came.tests.len() || came.failed > 0) {
+            self.suites.insert(suite.to_owned(), came);
+        }
     }
 }
 

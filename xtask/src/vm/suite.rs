@@ -15,18 +15,56 @@ use crate::{
     },
 };
 
+/// How much of the suites is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// What shows the most in a few minutes.
+    Quick,
+    /// What shows what kernels differ in.
+    Usual,
+    /// All that runs there at all.
+    Full,
+}
+
+/// Which of a suite's tests.
+#[derive(Clone, Copy, Debug)]
+enum Which {
+    All,
+    /// Those with one of these in their path.
+    With(&'static [&'static str]),
+    None,
+}
+
+impl Suite {
+    /// The words in the paths of the tests that are run; none for all. `None` where none are.
+    fn words(&self, extent: Extent) -> Option<Vec<String>> {
+        let which = match extent {
+            Extent::Quick => self.quick,
+            Extent::Usual => self.usual,
+            Extent::Full => Which::All,
+        };
+        match which {
+            Which::All => Some(Vec::new()),
+            Which::With(words) => Some(words.iter().copied().map(str::to_owned).collect()),
+            Which::None => None,
+        }
+    }
+}
+
 /// A suite of `tests/tests` that runs on other kernels.
 struct Suite {
     name: &'static str,
     /// Tests that do not run there.
     not: &'static [&'static str],
+    /// Those that show what kernels differ in.
+    usual: Which,
     /// Those that show the most in a few minutes.
-    quick: &'static [&'static str],
+    quick: Which,
     /// At most so many at a time; 0 for as many as there are processors.
     threads: usize,
 }
 
-const SUITES: [Suite; 4] = [
+const SUITES: [Suite; 5] = [
     Suite {
         name: "programs",
         not: &[
@@ -34,7 +72,8 @@ const SUITES: [Suite; 4] = [
             "times::",
             "budgets::the_maps_take_no_more_memory_than_planned",
         ],
-        quick: &[
+        usual: Which::All,
+        quick: Which::With(&[
             "budgets::",
             "cluster_ips::",
             "dns::names::",
@@ -42,7 +81,7 @@ const SUITES: [Suite; 4] = [
             "icmp::",
             "no_endpoints::",
             "translation::",
-        ],
+        ]),
         threads: 0,
     },
     Suite {
@@ -55,7 +94,8 @@ const SUITES: [Suite; 4] = [
             // As above.
             "volume::many_names_take_no_more_memory_than_planned",
         ],
-        quick: &["a_filter_that_somebody_removes", "without_tcx"],
+        usual: Which::All,
+        quick: Which::With(&["a_filter_that_somebody_removes", "without_tcx"]),
         threads: 1,
     },
     Suite {
@@ -66,13 +106,37 @@ const SUITES: [Suite; 4] = [
             "musl",
             "programs_that_somebody_detaches",
         ],
-        quick: &["tcp_and_udp_reach", "processes_of_the_host_reach"],
+        // Of each subject one, with routed pods and with pods at a bridge: an agent that starts waits a minute for an emulated
+        // verifier.
+        usual: Which::With(&[
+            "a_client_learns_the_mtu",
+            "a_pod_reaches_itself",
+            "a_service_without_endpoints_refuses",
+            "an_agent_that_is_killed_and_comes_back",
+            "connected_socket_whose_backend_dies",
+            "dig_gets_the_same_answer",
+            "fragments_may_come_in_another_order",
+            "node_ports_are_served_to_processes",
+            "outside_clients_reach_backends",
+            "processes_of_the_host_reach",
+            "tcp_and_udp_reach",
+            "udp_leaves_a_dead_backend",
+        ]),
+        quick: Which::With(&["tcp_and_udp_reach", "processes_of_the_host_reach"]),
         threads: 1,
     },
     Suite {
         name: "ipvs",
         not: &[],
-        quick: &["pods_and_the_node_reach"],
+        usual: Which::All,
+        quick: Which::With(&["pods_and_the_node_reach"]),
+        threads: 1,
+    },
+    Suite {
+        name: "differential",
+        not: &["differential_signpost_shows"],
+        usual: Which::All,
+        quick: Which::None,
         threads: 1,
     },
 ];
@@ -85,6 +149,8 @@ pub(super) struct Part {
     name: String,
     pub(super) command: Command,
     skipped: Vec<Skipped>,
+    /// Tests of the suite that do not run, for whatever reason.
+    left_out: usize,
     /// What it prints is kept, and it is no test.
     note: bool,
 }
@@ -95,6 +161,7 @@ impl Part {
             name: name.to_owned(),
             command,
             skipped: Vec::new(),
+            left_out: 0,
             note: false,
         }
     }
@@ -102,6 +169,11 @@ impl Part {
     /// Its name.
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Tests of the suite that do not run, for whatever reason.
+    pub(super) const fn left_out(&self) -> usize {
+        self.left_out
     }
 
     /// Whether what it prints is kept, and it is no test.
@@ -130,8 +202,8 @@ pub(super) fn environment() -> Vec<(String, String)> {
         .to_vec()
 }
 
-/// Builds the suites and says what is to run of them: what fits the filters, or the quick part, or all.
-pub(super) fn work(suites: &[String], filters: &[String], quick: bool) -> anyhow::Result<Work> {
+/// Builds the suites and says what is to run of them: what fits the filters, or else as much as is wanted.
+pub(super) fn work(suites: &[String], filters: &[String], extent: Extent) -> anyhow::Result<Work> {
     let mut wanted: Vec<&str> = suites.iter().map(String::as_str).collect();
     if wanted.is_empty() {
         wanted = SUITES.iter().map(|suite| suite.name).collect();
@@ -150,9 +222,10 @@ pub(super) fn work(suites: &[String], filters: &[String], quick: bool) -> anyhow
             name == Some(suite.name)
         });
         let filters = match suite {
-            Some(suite) if quick => suite.quick.iter().copied().map(str::to_owned).collect(),
-            _ => filters.to_vec(),
+            Some(suite) if filters.is_empty() => suite.words(extent),
+            _ => Some(filters.to_vec()),
         };
+        let Some(filters) = filters else { continue };
         if let Some(part) = part(executable, suite, &filters)? {
             work.programs.push(executable.path.clone());
             work.parts.push(part);
@@ -196,6 +269,7 @@ fn part(
     if tests.len() == left_out {
         return Ok(None);
     }
+    let all = executable.list(&[], Some("--ignored"))?.len();
     for words in not {
         arguments.extend(["--skip", words].map(str::to_owned));
     }
@@ -215,6 +289,7 @@ fn part(
             folder,
         },
     );
+    part.left_out = all - (tests.len() - left_out);
     if left_out > 0 {
         part.skipped.push(Skipped {
             tests: left_out,
@@ -233,7 +308,7 @@ pub(super) struct Hearing<'a> {
     /// Everything is shown at once.
     show: bool,
     running: Option<(usize, Outcome, String, Spinner)>,
-    done: usize,
+    done: Vec<String>,
     ended: usize,
     heard: Heard,
 }
@@ -243,6 +318,8 @@ pub(super) struct Hearing<'a> {
 pub(super) struct Heard {
     /// What came of the tests, in their order.
     pub(super) outcomes: Vec<Outcome>,
+    /// The tests that ended, for each of them.
+    pub(super) tests: Vec<Vec<String>>,
     /// What other commands have printed, with their names.
     pub(super) notes: Vec<(String, String)>,
     /// The highest exit status.
@@ -256,7 +333,7 @@ impl<'a> Hearing<'a> {
             parts,
             show,
             running: None,
-            done: 0,
+            done: Vec::new(),
             ended: 0,
             heard: Heard::default(),
         }
@@ -272,7 +349,7 @@ impl<'a> Hearing<'a> {
             skipped: part.skipped.clone(),
             ..Outcome::default()
         };
-        self.done = 0;
+        self.done.clear();
         self.running = Some((number, outcome, String::new(), Spinner::new(name)));
     }
 
@@ -283,9 +360,10 @@ impl<'a> Hearing<'a> {
         let Some((_, outcome, output, spinner)) = &mut self.running else {
             return;
         };
-        if line.starts_with("test ") && line.contains(" ... ") {
-            self.done += 1;
-            spinner.say(format!("{}: {} done", outcome.name, self.done));
+        let test = line.strip_prefix("test ");
+        if let Some((test, _)) = test.and_then(|test| test.split_once(" ... ")) {
+            self.done.push(test.to_owned());
+            spinner.say(format!("{}: {} done", outcome.name, self.done.len()));
         }
         outcome.read(line);
         output.push_str(line);
@@ -305,7 +383,10 @@ impl<'a> Hearing<'a> {
         self.heard.status = self.heard.status.max(status);
         match self.parts.get(running) {
             Some(part) if part.is_note() => self.heard.notes.push((part.name.clone(), output)),
-            _ => self.heard.outcomes.push(outcome),
+            _ => {
+                self.heard.outcomes.push(outcome);
+                self.heard.tests.push(std::mem::take(&mut self.done));
+            }
         }
     }
 

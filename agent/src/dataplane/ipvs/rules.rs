@@ -81,13 +81,13 @@ pub fn whole(frame: &Frame, elements: &BTreeSet<Element>) -> Vec<Change> {
         changes.push(nft::set(family, TABLE, RANGES, &PLACE, number, true));
         changes.extend(source_ranges(family, frame));
         for (name, at, rules) in [
-            ("input", INPUT, guard(family, frame, true)),
+            ("input", INPUT, [guard(), turn_away(family, frame)].concat()),
             ("forward", FORWARD, unallocated(family, frame)),
-            ("output", OUTPUT, {
-                let mut rules = guard(family, frame, false);
-                rules.extend(unallocated(family, frame));
-                rules
-            }),
+            (
+                "output",
+                OUTPUT,
+                [guard(), unallocated(family, frame)].concat(),
+            ),
             ("postrouting", POSTROUTING, masquerade(family, frame)),
         ] {
             changes.push(nft::chain(family, TABLE, name, Some(at)));
@@ -108,19 +108,23 @@ pub fn gone(family: Family) -> [Change; 2] {
 }
 
 /// What is done with packets to the node itself, and with those of its own processes, before IPVS sees them.
-fn guard(family: Family, frame: &Frame, from_outside: bool) -> Vec<Vec<Step>> {
-    let mut rules = vec![
+fn guard() -> Vec<Vec<Step>> {
+    vec![
         known(),
         vec![load(&PLACE), within(Set::Dropped), to(Verdict::Drop)],
-        vec![load(&PLACE), within(Set::Rejected), Step::Reject],
-    ];
-    if from_outside {
-        let mut steps = vec![load(&[Field::Interface]), within(Set::Outside)];
-        steps.extend(outside(family, frame));
-        steps.extend([load(&PLACE), within(Set::DroppedOutside), to(Verdict::Drop)]);
-        rules.push(steps);
-    }
-    rules.push(vec![load(&PLACE), Step::Map(RANGES.to_owned())]);
+        vec![load(&PLACE), Step::Map(RANGES.to_owned())],
+    ]
+}
+
+/// What is refused and what clients outside may not have, of packets to the node itself.
+///
+/// Those of its own processes come by here too: what was rejected where they leave would fail with `EPERM`.
+fn turn_away(family: Family, frame: &Frame) -> Vec<Vec<Step>> {
+    let mut rules = vec![vec![load(&PLACE), within(Set::Rejected), Step::Reject]];
+    let mut steps = vec![load(&[Field::Interface]), within(Set::Outside)];
+    steps.extend(outside(family, frame));
+    steps.extend([load(&PLACE), within(Set::DroppedOutside), to(Verdict::Drop)]);
+    rules.push(steps);
     // Whatever else asks an address of a Service is told so, as in kube-proxy's nftables mode: ping and ports of the node.
     rules.push(vec![
         load(&[Field::Destination]),

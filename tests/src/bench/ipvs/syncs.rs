@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
-use super::{against_kube_proxy, api::Api};
+use super::against_kube_proxy;
 use crate::{
     bench::{
         Options,
@@ -20,7 +20,7 @@ use crate::{
         scale,
         site::{FAR_SAYS, NEAR_SAYS, PORTS, Site, service, slice},
     },
-    cluster::{kube_proxy::KubeProxy, node::ClusterNode, tools::Tools},
+    cluster::{kube_proxy::KubeProxy, lists::Lists, node::ClusterNode, tools::Tools},
     lab::{Agent, Cni, Lab, Node, agent::fetch, wait::until},
 };
 
@@ -131,8 +131,8 @@ fn start(way: Way) -> Result<Start> {
             .start()?,
     )?;
     let node = site.lab.node("one")?.clone();
-    let api = Api::start(&node, lists(&site, &node)?)?;
-    let kubeconfig = api.write_kubeconfig(site.lab.folder())?;
+    let api = Lists::new(lists(&site, &node)?)?;
+    let kubeconfig = api.listen(&node)?;
     let begin = Instant::now();
     let _proxy = Proxy::start(way, &node, &kubeconfig)?;
     let last = scale::service_ip(SERVICES - 1);
@@ -156,7 +156,7 @@ fn start(way: Way) -> Result<Start> {
         let (address, says) = sides[index % 2];
         let before = settled(way, &node)?;
         let at = Instant::now();
-        api.change("endpointslices", slice("moving", address))?;
+        api.put("endpointslices", slice("moving", address))?;
         arrives(&site, says)?;
         start.effects.push(at.elapsed().as_secs_f64() * 1e3);
         let after = until("the end of the round", PATIENCE, || {

@@ -16,7 +16,10 @@ use nix::sys::{
     resource::{Resource, getrlimit, setrlimit},
     socket::{AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, connect, socket},
 };
-use signpost_tests::lab::probe::{Protocol, Question, Seen, Sight};
+use signpost_tests::lab::{
+    probe::{Protocol, Question, Seen, Sight},
+    wait::slowness,
+};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     net::{TcpSocket, TcpStream, UdpSocket},
@@ -24,12 +27,15 @@ use tokio::{
     time::timeout,
 };
 
-/// After which time an address counts as silent. A SYN is sent again after one second and after three, a datagram
-/// after each [`AGAIN`].
+/// After which time an address counts as silent, where processors are not emulated. A SYN is sent again after one second and
+/// after three, a datagram after each [`AGAIN`].
 const PATIENCE: Duration = Duration::from_millis(3500);
 
 /// After which time a datagram is sent again.
 const AGAIN: Duration = Duration::from_millis(1200);
+
+/// How long an answer takes at most as a rule, likewise.
+const AS_A_RULE: Duration = Duration::from_millis(100);
 
 /// How many attempts are under way at a time, silent ones not counted.
 const SIDE_BY_SIDE: usize = 24;
@@ -114,14 +120,13 @@ async fn ask(question: &Question, turns: &Semaphore) -> Sight {
 
 /// One attempt over a new connection. It gives its turn away once it takes longer than an answer does as a rule.
 async fn attempt(question: &Question, turns: &Semaphore) -> Seen {
-    const AS_A_RULE: Duration = Duration::from_millis(100);
     let work = async {
         let mut connection = open(question).await?;
         speak(&mut connection).await
     };
     let turn = turns.acquire().await;
-    let mut work = std::pin::pin!(timeout(PATIENCE, work));
-    let soon = timeout(AS_A_RULE, &mut work).await;
+    let mut work = std::pin::pin!(timeout(PATIENCE * slowness(), work));
+    let soon = timeout(AS_A_RULE * slowness(), &mut work).await;
     drop(turn);
     let done = match soon {
         Ok(done) => done,
@@ -141,7 +146,7 @@ async fn over(name: &str, question: &Question, kept: &Kept) -> Seen {
         let seen = speak(&mut connection).await;
         Ok((connection, seen))
     };
-    match timeout(PATIENCE, work).await {
+    match timeout(PATIENCE * slowness(), work).await {
         Ok(Ok((connection, done))) => {
             kept.borrow_mut().insert(name.to_owned(), connection);
             seen(Ok(done))
