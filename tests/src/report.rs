@@ -8,6 +8,11 @@ use serde::Serialize;
 /// The environment variable with the file's name.
 const FILE: &str = "SIGNPOST_REPORT";
 
+/// Whether somebody wants to know: a machine that is there for the tests, where nothing that they need is missing.
+pub fn is_wanted() -> bool {
+    std::env::var_os(FILE).is_some()
+}
+
 /// Keeps a fact, where somebody wants to know.
 ///
 /// # Errors

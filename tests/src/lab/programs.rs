@@ -4,6 +4,8 @@ use std::{env, path::PathBuf, process::Command, sync::OnceLock};
 
 use anyhow::{Context as _, ensure};
 
+use crate::report;
+
 /// The `signpost` binary: `$SIGNPOST_BIN`, else the one in the folder where cargo put the program that runs now. Cargo
 /// builds it anew where it is what started us, because it only does so by itself for programs of the same package.
 ///
@@ -51,6 +53,25 @@ pub fn demo() -> anyhow::Result<PathBuf> {
         path.display()
     );
     Ok(path)
+}
+
+/// Why the IPVS mode cannot be tried here.
+///
+/// # Panics
+/// In a virtual machine that is there for it: tests that are skipped would pass.
+pub fn obstacle_to_ipvs() -> Option<String> {
+    // A module that is there is loaded by who asks for it, if it is root.
+    let _ = Command::new("modprobe")
+        .args(["-a", "ip_vs", "dummy"])
+        .status();
+    let obstacle = match std::fs::exists("/proc/net/ip_vs") {
+        Ok(true) if Command::new("ipvsadm").arg("-v").output().is_ok() => return None,
+        Ok(true) => "there is no ipvsadm",
+        _ => "the kernel has no ip_vs",
+    };
+    assert!(!report::is_wanted(), "{obstacle}");
+    eprintln!("skipped: {obstacle}; it has both in cargo xtask vm");
+    Some(obstacle.to_owned())
 }
 
 fn beside_us(name: &str) -> anyhow::Result<PathBuf> {

@@ -27,6 +27,7 @@ mod world;
 use std::time::Instant;
 
 use anyhow::Result;
+use signpost_tests::lab::programs;
 
 use record::Record;
 use scenario::Scenario;
@@ -53,8 +54,7 @@ fn differential_signpost_shows_what_the_real_kube_proxy_shows() -> Result<()> {
 #[test]
 #[ignore = "needs root: cargo xtask vm --suite differential"]
 fn signpost_in_ipvs_mode_shows_what_kube_proxy_shows() -> Result<()> {
-    if !std::fs::exists("/proc/net/ip_vs")? {
-        eprintln!("skipped: the kernel has no ip_vs; run cargo xtask vm --suite differential");
+    if programs::obstacle_to_ipvs().is_some() {
         return Ok(());
     }
     let chosen = Chosen::of_table();

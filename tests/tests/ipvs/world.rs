@@ -1,29 +1,17 @@
 //! A small cluster whose nodes are in IPVS mode, and what their kernels say.
 
-use std::{
-    fs,
-    net::{IpAddr, SocketAddr},
-    process::Command,
-};
+use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Context as _;
-use signpost_tests::lab::{Agent, CLUSTER_CIDR, Cni, Lab, Node, Pod, agent::fetch, client, wait};
+use signpost_tests::lab::{
+    Agent, CLUSTER_CIDR, Cni, Lab, Node, Pod, agent::fetch, client, programs, wait,
+};
 
 use crate::small::{MOMENT, PROGRAMMED, Small, Vip, answering};
 
 /// Why nothing can be tried here.
 pub(crate) fn obstacle() -> Option<String> {
-    // A module that is there is loaded by who asks for it, if it is root.
-    let _ = Command::new("modprobe")
-        .args(["-a", "ip_vs", "dummy"])
-        .status();
-    let obstacle = match fs::exists("/proc/net/ip_vs") {
-        Ok(true) if Command::new("ipvsadm").arg("-v").output().is_ok() => return None,
-        Ok(true) => "there is no ipvsadm",
-        _ => "the kernel has no ip_vs",
-    };
-    eprintln!("skipped: {obstacle}; run cargo xtask vm --suite ipvs");
-    Some(obstacle.to_owned())
+    programs::obstacle_to_ipvs()
 }
 
 /// Nodes `one` and `two`, each with an agent in IPVS mode.

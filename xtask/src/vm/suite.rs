@@ -94,7 +94,13 @@ const SUITES: [Suite; 5] = [
             // As above.
             "volume::many_names_take_no_more_memory_than_planned",
         ],
-        usual: Which::All,
+        usual: Which::With(&[
+            "a_filter_that_somebody_removes",
+            "a_restart_with_the_same_state",
+            "an_uplink_is_found",
+            "packets_without_an_ethernet_header",
+            "without_tcx",
+        ]),
         quick: Which::With(&["a_filter_that_somebody_removes", "without_tcx"]),
         threads: 1,
     },
