@@ -81,11 +81,17 @@ async fn list(handle: &Handle) -> Result<LocalAddresses, rtnetlink::Error> {
             all.extend(address(&message));
         }
     }
-    let preferred = FAR
-        .iter()
+    Ok(LocalAddresses {
+        all,
+        preferred: preferred(),
+    })
+}
+
+/// The addresses that packets by the default routes come from, in the network namespace of the calling thread.
+pub(crate) fn preferred() -> BTreeSet<IpAddr> {
+    FAR.iter()
         .filter_map(|(from, to)| source(from, to))
-        .collect();
-    Ok(LocalAddresses { all, preferred })
+        .collect()
 }
 
 /// The interface's own address; on a point-to-point link the other attribute is the peer's.

@@ -25,6 +25,7 @@ use crate::{
     dataplane::{Dataplane, Refusal, Update},
     interfaces::{Interface, InterfaceEvent},
     model::{Event, Family, Kind},
+    namespaces::{Namespaces, SocketPod},
     registry::Registry,
     zone::{Options, ZoneConfig},
 };
@@ -36,6 +37,7 @@ pub mod other_proxy;
 pub mod pace;
 pub mod report;
 pub mod role;
+pub mod socket_pods;
 
 #[cfg(test)]
 mod tests;
@@ -45,6 +47,7 @@ use notices::Notices;
 use other_proxy::OtherProxy;
 use pace::Pace;
 use report::Report;
+use socket_pods::SocketPods;
 
 /// How often clocks are set and tables swept.
 const TICK: Duration = Duration::from_secs(1);
@@ -80,6 +83,10 @@ pub trait AtInterfaces {
     /// The interfaces that somebody has taken the programs from. What is attached elsewhere comes back by itself.
     fn lost(&mut self) -> Vec<u32>;
 
+    /// Says of every pod's network namespace what is served at its sockets: of those that are not among them, nothing.
+    /// Returns what cannot be carried out.
+    fn serve_at_sockets(&mut self, pods: &[SocketPod]) -> Vec<Refusal>;
+
     /// The addresses that masqueraded packets get where the interface that they leave by has none.
     ///
     /// # Errors
@@ -94,6 +101,8 @@ pub struct Inputs {
     pub events: mpsc::Receiver<Event>,
     /// Interfaces that come and go.
     pub interfaces: mpsc::Receiver<InterfaceEvent>,
+    /// The pods' network namespaces.
+    pub namespaces: watch::Receiver<Namespaces>,
     /// The addresses of this node's interfaces, once they are known.
     pub addresses: watch::Receiver<Option<LocalAddresses>>,
     /// Whether the source is in sync with where it reads from.
@@ -116,6 +125,7 @@ pub struct Agent<D> {
     notices: Notices,
     interfaces: BTreeMap<u32, Interface>,
     unattached: BTreeMap<u32, String>,
+    socket_pods: SocketPods,
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     guards: Guards,
@@ -196,6 +206,7 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
             notices: Notices::default(),
             interfaces: BTreeMap::new(),
             unattached: BTreeMap::new(),
+            socket_pods: SocketPods::default(),
             metrics,
             health,
             guards,
@@ -231,6 +242,11 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
                     Some(event) => self.interface(event),
                     None => anyhow::bail!("the watch of network interfaces ended"),
                 },
+                changed = inputs.namespaces.changed() => {
+                    anyhow::ensure!(changed.is_ok(), "the watch of the pods' network namespaces ended");
+                    self.namespaces(inputs.namespaces.borrow_and_update().clone());
+                    self.notice();
+                }
                 changed = inputs.in_sync.changed() => {
                     anyhow::ensure!(changed.is_ok(), "the source ended");
                     self.publish.in_sync(*inputs.in_sync.borrow());
@@ -450,6 +466,7 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
         for interface in again {
             self.attach(interface);
         }
+        self.serve_sockets();
         if !self.refused.is_empty() && self.unapplied.is_none() {
             self.unapplied = Some(Update {
                 serial: self.desired.zone().serial(),
@@ -484,6 +501,7 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
                 self.begin();
             }
         }
+        self.serve_sockets();
         self.notice();
     }
 
@@ -516,6 +534,7 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
             self.attach(interface);
         }
         guard.done();
+        self.serve_sockets();
     }
 
     fn attach(&mut self, interface: Interface) {
@@ -553,7 +572,10 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
             })
         });
         let refused = self.refused.iter().cloned();
-        let all = refused.chain(unattached).chain(self.desired.faults());
+        let all = refused
+            .chain(unattached)
+            .chain(self.socket_pods.refused())
+            .chain(self.desired.faults());
         let new = self.notices.refusals(all);
         self.metrics
             .refusals(self.notices.current_refusals().len(), new);
@@ -575,6 +597,7 @@ impl<D: Dataplane + AtInterfaces> Agent<D> {
             pending: self.health.pending(),
             interfaces: attached.map(|i| i.name.clone()).collect(),
             host_processes: self.dataplane.host_processes(),
+            pod_sockets: self.socket_pods.text(),
             other_proxy: self.other_proxy.clone(),
             problems: self.notices.current_problems().iter().cloned().collect(),
             refusals: self.notices.current_refusals().clone(),

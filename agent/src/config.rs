@@ -17,7 +17,10 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 
-use crate::{plan::node_ports::NodePortAddress, probe::Wish, sysctl::ConntrackConfig};
+use crate::{
+    agent::socket_pods::PodSockets, plan::node_ports::NodePortAddress, probe::Wish,
+    sysctl::ConntrackConfig,
+};
 
 const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 
@@ -190,6 +193,26 @@ pub struct AgentConfig {
         value_delimiter = ','
     )]
     pub wire_interfaces: Vec<String>,
+
+    /// Which pods are served at their sockets instead of their interfaces: those that no interface with programs leads to
+    /// (macvlan, SR-IOV, a program of somebody else in the way), for TCP all others too, or none. It takes CAP_SYS_ADMIN
+    #[arg(
+        long,
+        env = "SIGNPOST_POD_SOCKETS",
+        value_name = "WHICH",
+        default_value = "missing"
+    )]
+    pub pod_sockets: PodSockets,
+
+    /// Folders in which container runtimes keep the pods' network namespaces
+    #[arg(
+        long,
+        env = "SIGNPOST_NETNS_FOLDERS",
+        value_name = "DIR",
+        value_delimiter = ',',
+        default_value = "/run/netns,/run/docker/netns"
+    )]
+    pub netns_folders: Vec<PathBuf>,
 
     /// Root of the cgroup2 hierarchy of this node [default: found in /proc/self/mountinfo]
     #[arg(long, env = "SIGNPOST_CGROUP_ROOT", value_name = "DIR")]
@@ -387,6 +410,8 @@ impl AgentConfig {
             "countServices": self.count_services,
             "podInterfaces": self.pod_interfaces,
             "wireInterfaces": self.wire_interfaces,
+            "podSockets": self.pod_sockets.to_string(),
+            "netnsFolders": self.netns_folders,
             "dnsAnswers": self.dns_answers.to_string(),
             "dnsUser": self.dns_user,
             "negativeGrace": self.negative_grace,
@@ -419,6 +444,8 @@ impl AgentConfig {
             count_services = self.count_services,
             pod_interfaces = ?self.pod_interfaces,
             wire_interfaces = ?self.wire_interfaces,
+            pod_sockets = %self.pod_sockets,
+            netns_folders = ?self.netns_folders,
             bpffs_root = ?self.instance.bpffs_root,
             state_folder = ?self.instance.state_folder,
             run_folder = ?self.run_folder,

@@ -41,6 +41,8 @@ pub struct Interface {
     pub place: Place,
     /// Its packets have an Ethernet header.
     pub ethernet: bool,
+    /// What this namespace calls the one that the other end of a pod's interface is in.
+    pub beyond: Option<i32>,
     /// The addresses that masqueraded packets get when they leave by it: its own, else those of the bridge that it is
     /// a port of. Where it has none the node's are used.
     pub addresses: Addresses,
@@ -194,6 +196,7 @@ mod tests {
             name: name.to_owned(),
             place: Place::Pod,
             ethernet: true,
+            beyond: Some(3),
             addresses: Addresses::default(),
         }
     }

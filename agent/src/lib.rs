@@ -14,6 +14,7 @@ pub mod dns;
 pub mod feed;
 pub mod interfaces;
 pub mod model;
+pub mod namespaces;
 mod netlink;
 pub mod plan;
 pub mod probe;

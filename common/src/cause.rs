@@ -108,15 +108,15 @@ causes! {
     NotOpening = "not_opening",
     /// The flow could not be recorded; left to the stack.
     FlowNotRecorded = "flow_not_recorded",
-    /// A socket of the host was connected to a backend.
+    /// A socket of the host, or of a pod that is served there, was connected to a backend.
     SocketConnected = "socket_connected",
-    /// A datagram of a socket of the host was sent to a backend.
+    /// A datagram of such a socket was sent to a backend.
     SocketSent = "socket_sent",
-    /// A datagram that a socket of the host got from a backend has the Service's address as its source again.
+    /// A datagram that such a socket got from a backend has the Service's address as its source again.
     SocketReceived = "socket_received",
-    /// A process of the host was told that its connection is refused: the Service has no endpoint or no such port.
+    /// A process was told at its socket that its connection is refused: the Service has no endpoint or no such port.
     SocketRefused = "socket_refused",
-    /// A process of the host was kept from an address: a policy or the source ranges of the Service keep it out, or there is no Service.
+    /// A process was kept from an address at its socket: a policy or the source ranges of the Service keep it out, or there is no Service.
     SocketDenied = "socket_denied",
     /// A helper of the kernel refused to change the packet: the packet was dropped.
     HelperFailed = "helper_failed",

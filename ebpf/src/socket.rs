@@ -1,13 +1,14 @@
-//! What the programs do with a socket of the host: where a pod has its interface, a process of the host has its cgroup.
+//! What the programs do with a socket: where a pod has its interface, a process of the host has its cgroup.
 //!
 //! An address is translated before a packet is made, so nothing has to be done to packets. The `sockets` map remembers
 //! what the process gave, so that it never learns of the backend: not by `getpeername`, nor as the source of a datagram.
-//! Only sockets in the host's network namespace are looked at: pods are served at their interfaces.
+//! Pods are served at their interfaces, so only sockets in the host's network namespace are looked at, and in those of
+//! pods whose interface has no programs.
 
 use signpost_common::{
     Address, Cause, Port,
     dns::Config,
-    socket::{SocketKey, SocketValue},
+    socket::{PodValue, SocketKey, SocketValue},
 };
 
 use crate::{headers::protocol, tables::Tables};
@@ -18,6 +19,7 @@ mod frontend;
 mod tests;
 
 use backend::Asked;
+use frontend::unspecified;
 
 /// A socket at the moment when a process does something with an address.
 pub trait Socket {
@@ -61,22 +63,22 @@ pub fn connect(socket: &mut impl Socket, tables: &impl Tables) -> Verdict {
         UDP => false,
         _ => return Verdict::Continue,
     };
-    let Some(config) = host(socket, tables) else {
+    let Some(client) = Client::of(socket, tables, tcp) else {
         return Verdict::Continue;
     };
-    let mut asked = Asked::of(socket, tcp);
+    let mut asked = Asked::of(socket, &client, tcp);
     let Some(found) = frontend::find(tables, &mut asked.frontend) else {
         asked.forget_backend(tables);
         // A datagram socket is connected without a packet, to learn the source address that there would be.
         if !tcp {
             return Verdict::Continue;
         }
-        return match frontend::why_none(tables, config, &asked.address) {
+        return match frontend::why_none(tables, client.config, &asked.address) {
             Some(cause) => conclude(tables, Err(cause), tcp),
             None => Verdict::Continue,
         };
     };
-    let translated = backend::translate(socket, tables, config, &asked, &found);
+    let translated = backend::translate(socket, tables, client.config, &asked, &found);
     conclude(tables, translated.map(|()| Cause::SocketConnected), tcp)
 }
 
@@ -86,24 +88,24 @@ pub fn sendmsg(socket: &mut impl Socket, tables: &impl Tables) -> Verdict {
     if socket.protocol() != UDP {
         return Verdict::Continue;
     }
-    let Some(config) = host(socket, tables) else {
+    let Some(client) = Client::of(socket, tables, false) else {
         return Verdict::Continue;
     };
-    let mut asked = Asked::of(socket, false);
+    let mut asked = Asked::of(socket, &client, false);
     let Some(found) = frontend::find(tables, &mut asked.frontend) else {
-        return match frontend::why_none(tables, config, &asked.address) {
+        return match frontend::why_none(tables, client.config, &asked.address) {
             Some(cause) => conclude(tables, Err(cause), false),
             None => Verdict::Continue,
         };
     };
-    let translated = backend::translate(socket, tables, config, &asked, &found);
+    let translated = backend::translate(socket, tables, client.config, &asked, &found);
     conclude(tables, translated.map(|()| Cause::SocketSent), false)
 }
 
 /// A process gets a datagram, and learns whose it is.
 #[inline(always)]
 pub fn recvmsg(socket: &mut impl Socket, tables: &impl Tables) {
-    if socket.protocol() == UDP && host(socket, tables).is_some() && put_back(socket, tables) {
+    if socket.protocol() == UDP && may_be_ours(socket, tables) && put_back(socket, tables) {
         tables.count(Cause::SocketReceived);
     }
 }
@@ -111,7 +113,7 @@ pub fn recvmsg(socket: &mut impl Socket, tables: &impl Tables) {
 /// A process asks whom its socket is connected to.
 #[inline(always)]
 pub fn getpeername(socket: &mut impl Socket, tables: &impl Tables) {
-    if host(socket, tables).is_some() {
+    if may_be_ours(socket, tables) {
         put_back(socket, tables);
     }
 }
@@ -121,12 +123,58 @@ const UDP: u32 = protocol::UDP as u32;
 /// `IPPROTO_MPTCP`: TCP for who does not know the difference.
 const MPTCP: u32 = 262;
 
-/// The configuration, where the socket is one of the host's.
+/// Whose socket it is that is looked at.
+struct Client<'a> {
+    config: &'a Config,
+    /// A pod's; else the host's.
+    pod: bool,
+    /// What affinity remembers it under: the pod's address. The unspecified one stands for all processes of the host, as
+    /// their packets would have the node's address as their source.
+    address: Address,
+}
+
+impl<'a> Client<'a> {
+    /// `None` where the socket is not looked at, or the process asks its pod itself.
+    #[inline(always)]
+    fn of(socket: &impl Socket, tables: &'a impl Tables, tcp: bool) -> Option<Self> {
+        let config = tables.config()?;
+        let asked = socket.address();
+        if is_hosts(socket, config) {
+            return Some(Self {
+                config,
+                pod: false,
+                address: unspecified(&asked),
+            });
+        }
+        if config.flags & Config::SOCKET_PODS == 0 || frontend::is_loopback(&asked) {
+            return None;
+        }
+        let pod = tables.socket_pod(socket.namespace())?;
+        if !tcp && pod.flags & PodValue::TCP_ONLY != 0 {
+            return None;
+        }
+        Some(Self {
+            config,
+            pod: true,
+            address: if asked.is_v4() { pod.v4 } else { pod.v6 },
+        })
+    }
+}
+
+/// Whether the socket is one of the host's.
 #[inline(always)]
-fn host<'a>(socket: &impl Socket, tables: &'a impl Tables) -> Option<&'a Config> {
-    let config = tables.config()?;
+fn is_hosts(socket: &impl Socket, config: &Config) -> bool {
     let host = (config.host[1] as u64) << 32 | config.host[0] as u64;
-    (host != 0 && host == socket.namespace()).then_some(config)
+    host != 0 && host == socket.namespace()
+}
+
+/// Whether the socket may have an address of ours: what a pod's socket got stays, whoever serves the pod by now.
+#[inline(always)]
+fn may_be_ours(socket: &impl Socket, tables: &impl Tables) -> bool {
+    let Some(config) = tables.config() else {
+        return false;
+    };
+    config.flags & Config::SOCKET_PODS != 0 || is_hosts(socket, config)
 }
 
 #[inline(always)]

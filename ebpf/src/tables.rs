@@ -11,7 +11,7 @@ use signpost_common::{
         AffinityKey, AffinityValue, FrontendKey, FrontendValue, MemberKey, RangeKey, SlotKey,
         SlotValue,
     },
-    socket::{SocketKey, SocketValue},
+    socket::{PodValue, SocketKey, SocketValue},
     tally::Tally,
 };
 
@@ -108,13 +108,16 @@ pub trait Tables {
     /// Records the backend that a client stays with. Without room it gets any backend the next time.
     fn insert_affinity(&self, key: &AffinityKey, value: &AffinityValue);
 
-    /// Whom a socket of the host talks to.
+    /// The pod whose network namespace has this cookie, where its sockets are looked at.
+    fn socket_pod(&self, namespace: u64) -> Option<PodValue>;
+
+    /// Whom a socket talks to.
     fn socket(&self, key: &SocketKey) -> Option<SocketValue>;
 
-    /// Records whom a socket of the host talks to; `false` where the map refuses.
+    /// Records whom a socket talks to; `false` where the map refuses.
     fn insert_socket(&self, key: &SocketKey, value: &SocketValue) -> bool;
 
-    /// Forgets whom a socket of the host talks to.
+    /// Forgets whom a socket talks to.
     fn remove_socket(&self, key: &SocketKey);
 
     /// The configuration, `None` before the agent has written it.

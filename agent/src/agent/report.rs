@@ -52,6 +52,9 @@ pub struct Report {
     /// Whether processes of the host are served, and why not.
     #[serde(default)]
     pub host_processes: String,
+    /// Which pods are served at their sockets, and why none can be.
+    #[serde(default)]
+    pub pod_sockets: String,
     /// How this node stands to another proxy; `null` while it is not known.
     #[serde(default)]
     pub other_proxy: Option<OtherProxy>,

@@ -34,6 +34,7 @@ use super::{
     desired::Given,
     other_proxy,
     report::{Report, is_alive},
+    socket_pods::PodSockets,
 };
 use crate::{
     addresses,
@@ -43,6 +44,7 @@ use crate::{
     feed::{self, Feed},
     interfaces::{self, Patterns},
     model::{Event, ObjectName},
+    namespaces::{self, Namespaces},
     probe::{Level, Mode, Row},
     source::{
         self,
@@ -198,6 +200,15 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
     let follower = interfaces::follow(patterns, interfaces_in);
     parts.spawn(part("watch of interfaces", follower));
 
+    let (namespaces_in, namespaces) = watch::channel(Namespaces::default());
+    if by_programs && config.pod_sockets != PodSockets::None {
+        let follower = namespaces::follow(config.netns_folders.clone(), namespaces_in);
+        parts.spawn(part("watch of the pods' network namespaces", follower));
+    } else {
+        // Nobody is looked for, but the loop listens.
+        tokio::spawn(async move { namespaces_in.closed().await });
+    }
+
     let (checks_in, checks) = watch::channel(ServiceHealth::default());
     let not_started = notes::start(config, &node).await?;
     tokio::spawn(service_health::serve(
@@ -232,6 +243,7 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
     let inputs = Inputs {
         events,
         interfaces,
+        namespaces,
         addresses,
         in_sync,
         zone,
@@ -249,7 +261,8 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
                 Arc::clone(&metrics),
                 other_proxy_in,
             ));
-            let agent = Agent::new(desired, *dataplane, metrics, health, report, published);
+            let agent = Agent::new(desired, *dataplane, metrics, health, report, published)
+                .with_pod_sockets(config.pod_sockets);
             on_a_thread(agent.run(inputs, stop.clone()))?
         }
         Opened::VirtualServer(dataplane) => {

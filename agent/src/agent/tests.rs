@@ -1,6 +1,7 @@
 mod interfaces;
 mod other_proxy;
 mod running;
+mod sockets;
 
 use std::{
     net::IpAddr,
@@ -14,6 +15,7 @@ use crate::{
         Endpoint, EndpointPort, EndpointSlice, Family, Node, Object, ObjectName, Problem, Protocol,
         Service, ServiceCidr, ServiceKind, ServicePort,
     },
+    namespaces::Served,
     plan::node_ports::NodePortAddress,
     zone::Name,
 };
@@ -32,6 +34,9 @@ struct Told {
     addresses: BTreeSet<IpAddr>,
     handover: dataplane::Handover,
     lost: Vec<u32>,
+    /// Who is served at their sockets, each time it was said.
+    at_sockets: Vec<BTreeMap<String, Served>>,
+    refuses_sockets: Vec<Refusal>,
     fails: bool,
     refuses: Option<Refusal>,
     takes: Duration,
@@ -98,6 +103,13 @@ impl AtInterfaces for Fake {
 
     fn attached(&self) -> Vec<u32> {
         self.told().attached.keys().copied().collect()
+    }
+
+    fn serve_at_sockets(&mut self, pods: &[SocketPod]) -> Vec<Refusal> {
+        let mut told = self.told();
+        let served = |pod: &SocketPod| (pod.namespace.name.clone(), pod.served);
+        told.at_sockets.push(pods.iter().map(served).collect());
+        told.refuses_sockets.clone()
     }
 
     fn set_addresses(&mut self, addresses: &BTreeSet<IpAddr>) -> anyhow::Result<()> {

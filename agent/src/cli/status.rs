@@ -181,6 +181,7 @@ impl Status {
             ("flows", self.flows.to_string()),
             ("interfaces", or_dash(&self.interfaces.join(", "))),
             ("host processes", or_dash(&report.host_processes)),
+            ("pods by sockets", or_dash(&report.pod_sockets)),
             (
                 "other proxy",
                 or_dash(

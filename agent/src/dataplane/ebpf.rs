@@ -23,6 +23,7 @@ use self::{
     outside::Outside,
     pins::Pins,
     program::Programs,
+    socket_pods::SocketPods,
     stranded::Stranded,
     sweep::Sweeper,
     tables::{
@@ -30,9 +31,10 @@ use self::{
     },
     takeover::AtStart,
 };
-use super::{Dataplane, Handover, Report, Update};
+use super::{Dataplane, Handover, Refusal, Report, Update};
 use crate::{
     interfaces::Place,
+    namespaces::SocketPod,
     zone::{Name, ZoneConfig},
 };
 
@@ -50,6 +52,7 @@ pub mod outside;
 pub mod pins;
 pub mod program;
 mod sock_diag;
+mod socket_pods;
 mod stranded;
 mod sweep;
 pub mod sys;
@@ -102,6 +105,7 @@ pub struct EbpfDataplane {
     tables: KernelTables,
     attacher: Attacher,
     sockets: HostSockets,
+    socket_pods: SocketPods,
     stranded: Stranded,
     abandoned: Abandoned,
     differ: Differ,
@@ -136,9 +140,14 @@ impl EbpfDataplane {
         }
         let mut differ = Differ::open(config, &mut tables)?;
         let mut programs = Programs::load(&pins, count_services)?;
-        let host = host::cookie(root.as_deref(), &mut programs);
+        let host = host::cookie(None, root.as_deref(), &mut programs);
         // Without the cookie no process is one of the host's.
         differ.set_host(*host.as_ref().unwrap_or(&0));
+        let socket_pods = SocketPods::open(root.clone(), &tables)
+            .context("cannot read which pods are served at their sockets")?;
+        if !socket_pods.is_empty() {
+            differ.look_at_pods_sockets(&mut tables)?;
+        }
         let root = host.and(root.ok_or_else(|| host::NO_CGROUP.to_owned()));
         let attacher = Attacher::take_over(hook, &pins, &programs, same_maps)?;
         let sockets = HostSockets::open(root, &pins, &mut programs, same_maps);
@@ -150,6 +159,7 @@ impl EbpfDataplane {
             tables,
             attacher,
             sockets,
+            socket_pods,
             stranded,
             abandoned: Abandoned::default(),
             differ,
@@ -231,6 +241,12 @@ impl EbpfDataplane {
         self.attacher.lost(&self.pins)
     }
 
+    /// Serves these pods at their sockets, and no others. Returns those that cannot be served so, with the reason.
+    pub fn serve_pods(&mut self, pods: &[SocketPod]) -> Vec<Refusal> {
+        self.socket_pods
+            .serve(pods, &mut self.tables, &mut self.differ, &mut self.programs)
+    }
+
     /// The map that `signpost dns` writes the *dns alive* clock to, for [`std::os::fd::AsFd`] passing over a socket.
     ///
     /// # Errors
@@ -281,8 +297,11 @@ impl Dataplane for EbpfDataplane {
         if !self.differ.may_deny() {
             self.write_clock(0)?;
         }
-        self.stranded
-            .stop(self.differ.take_stopped(), &mut self.tables);
+        self.stranded.stop(
+            self.differ.take_stopped(),
+            &mut self.tables,
+            self.socket_pods.with_datagrams(),
+        );
         self.sockets.catch_up(&self.pins, &mut self.programs);
         self.attacher.catch_up(&self.pins, &self.programs)?;
         Ok(report)
@@ -311,7 +330,8 @@ impl Dataplane for EbpfDataplane {
     fn sweep(&mut self) -> anyhow::Result<Report> {
         let now = now()?;
         let mut report = self.differ.sweep(&mut self.tables, now)?;
-        self.stranded.look(&mut self.tables);
+        self.stranded
+            .look(&mut self.tables, self.socket_pods.with_datagrams());
         if self.draining {
             report.deleted += drain::leave_datagrams(&mut self.tables)
                 .context("cannot leave flows to the other proxy")?;
@@ -320,7 +340,8 @@ impl Dataplane for EbpfDataplane {
             .sweeper
             .sweep(&mut self.tables, now, self.draining)
             .context("cannot sweep the flows")?;
-        match self.abandoned.sweep(&mut self.tables) {
+        let pods = self.socket_pods.namespaces();
+        match self.abandoned.sweep(&mut self.tables, pods) {
             Ok(deleted) => report.deleted += deleted,
             // They go when the map has to make room.
             Err(error) => tracing::debug!(%error, "closed sockets of the host are not forgotten"),

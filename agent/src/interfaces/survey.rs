@@ -34,8 +34,8 @@ pub(super) struct Link {
     kind: Option<InfoKind>,
     /// The interface that it is a port of.
     controller: Option<u32>,
-    /// Its other end is in another network namespace.
-    elsewhere: bool,
+    /// What this namespace calls the other one that the other end is in.
+    beyond: Option<i32>,
     ethernet: bool,
     /// Its packets begin with the IP header.
     bare: bool,
@@ -91,6 +91,7 @@ pub(super) fn survey(
                 name: link.name.clone(),
                 place,
                 ethernet: link.ethernet,
+                beyond: link.beyond.filter(|_| place == Place::Pod),
                 addresses: Addresses {
                     v4: first.v4.or(second.v4),
                     v6: first.v6.or(second.v6),
@@ -118,7 +119,7 @@ impl Link {
             match attribute {
                 LinkAttribute::IfName(name) => link.name.clone_from(name),
                 LinkAttribute::Controller(index) => link.controller = Some(*index),
-                LinkAttribute::LinkNetNsId(_) => link.elsewhere = true,
+                LinkAttribute::LinkNetNsId(id) => link.beyond = Some(*id),
                 LinkAttribute::LinkInfo(infos) => {
                     link.kind = infos.iter().find_map(|info| match info {
                         LinkInfo::Kind(kind) => Some(kind.clone()),
@@ -133,7 +134,7 @@ impl Link {
 
     /// A pod's host-side interface: a veth that the patterns name, whose other end is in another namespace.
     fn is_pods(&self, patterns: &Patterns) -> bool {
-        self.elsewhere
+        self.beyond.is_some()
             && self.kind == Some(InfoKind::Veth)
             && super::matches_any(&patterns.pods, &self.name)
     }
@@ -249,12 +250,12 @@ mod tests {
                 ..link(1, "lo", InfoKind::Other(String::new()))
             },
             Link {
-                elsewhere: true,
+                beyond: Some(0),
                 ..link(2, "eth0", InfoKind::Veth)
             },
             link(3, "cni0", InfoKind::Bridge),
             Link {
-                elsewhere: true,
+                beyond: Some(0),
                 controller: Some(3),
                 ..link(4, "veth1a", InfoKind::Veth)
             },

@@ -20,7 +20,7 @@ use signpost_common::{
         AddressValue, AffinityKey, AffinityValue, FrontendKey, FrontendValue, MemberKey,
         MemberValue, RangeKey, SlotKey, SlotValue,
     },
-    socket::{SocketKey, SocketValue},
+    socket::{PodValue, SocketKey, SocketValue},
     tally::{DnsCounts, Tally},
 };
 
@@ -53,7 +53,9 @@ pub struct Memory {
     pub fragments: RefCell<HashMap<FragmentKey, FragmentValue>>,
     /// Clients that stay with a backend.
     pub affinity: RefCell<HashMap<AffinityKey, AffinityValue>>,
-    /// Sockets of the host.
+    /// Pods whose sockets are looked at, by the cookies of their network namespaces.
+    pub socket_pods: HashMap<u64, PodValue>,
+    /// Sockets.
     pub sockets: RefCell<HashMap<SocketKey, SocketValue>>,
     /// Networks of service ports and of the cluster.
     pub source_ranges: HashMap<RangeKey, u32>,
@@ -278,6 +280,10 @@ impl Tables for Memory {
 
     fn insert_affinity(&self, key: &AffinityKey, value: &AffinityValue) {
         self.affinity.borrow_mut().insert(*key, *value);
+    }
+
+    fn socket_pod(&self, namespace: u64) -> Option<PodValue> {
+        self.socket_pods.get(&namespace).copied()
     }
 
     fn socket(&self, key: &SocketKey) -> Option<SocketValue> {

@@ -25,7 +25,7 @@ use signpost_common::{
         AddressValue, AffinityKey, AffinityValue, FrontendKey, FrontendValue, MemberKey,
         MemberValue, RangeKey, ServiceValue, SlotKey, SlotValue,
     },
-    socket::{SocketKey, SocketValue},
+    socket::{PodValue, SocketKey, SocketValue},
     tally::{self, DnsCounts, Tally},
 };
 
@@ -71,6 +71,9 @@ static AFFINITY: LruHashMap<AffinityKey, AffinityValue> =
     LruHashMap::with_max_entries(size::AFFINITY, 0);
 #[map(name = "sockets")]
 static SOCKETS: LruHashMap<SocketKey, SocketValue> = LruHashMap::with_max_entries(size::SOCKETS, 0);
+#[map(name = "socket_pods")]
+static SOCKET_PODS: HashMap<u64, PodValue> =
+    HashMap::with_max_entries(size::SOCKET_PODS, BPF_F_NO_PREALLOC);
 #[map(name = "source_ranges")]
 static SOURCE_RANGES: LpmTrie<[u32; 5], u32> =
     LpmTrie::with_max_entries(size::SOURCE_RANGES, BPF_F_NO_PREALLOC);
@@ -317,6 +320,14 @@ impl Tables for Maps {
     fn insert_affinity(&self, key: &AffinityKey, value: &AffinityValue) {
         // Without an entry the client gets another backend next time.
         let _ = AFFINITY.insert(key, value, 0);
+    }
+
+    #[inline(always)]
+    fn socket_pod(&self, namespace: u64) -> Option<PodValue> {
+        let found = SOCKET_PODS.get_ptr(namespace)?;
+        // SAFETY: as above.
+        let (pod, whose) = unsafe { (copied(found), read_volatile(addr_of!((*found).namespace))) };
+        (whose == namespace).then_some(pod)
     }
 
     #[inline(always)]

@@ -10,7 +10,7 @@ use signpost_common::{
     socket::{SocketKey, SocketValue},
 };
 
-use super::{MPTCP, Socket, frontend::unspecified};
+use super::{Client, MPTCP, Socket};
 use crate::{
     affinity,
     choose::{self, Set, dns_pod_alive},
@@ -31,13 +31,17 @@ pub(super) struct Asked {
     pub(super) port: Port,
     /// As in [`SocketValue::flags`].
     flags: u16,
+    /// As in [`Client`].
+    pod: bool,
+    /// As in [`Client`].
+    client: Address,
     /// Where that leads to.
     pub(super) frontend: FrontendKey,
 }
 
 impl Asked {
     #[inline(always)]
-    pub(super) fn of(socket: &impl Socket, tcp: bool) -> Self {
+    pub(super) fn of(socket: &impl Socket, client: &Client<'_>, tcp: bool) -> Self {
         let (address, port) = (socket.address(), socket.port());
         Self {
             cookie: socket.cookie(),
@@ -45,6 +49,8 @@ impl Asked {
             port,
             // Of the protocols that get here only this one has the bit: no branch for the verifier to follow.
             flags: (socket.protocol() >> MPTCP.ilog2()) as u16 & SocketValue::UNLISTED,
+            pod: client.pod,
+            client: client.address,
             frontend: FrontendKey {
                 address,
                 port,
@@ -86,13 +92,15 @@ impl Asked {
         Some(there.address.same(&self.address) && there.port == self.port)
     }
 
-    /// Whether the Service's source ranges have the address in them that the process will be seen with: the one that
-    /// packets by the default route get. What goes to an address of this node has that very address as its source, and
-    /// is let in there where the node's own one is.
+    /// Whether the Service's source ranges have the address in them that the process will be seen with: the pod's, or
+    /// the one that packets of the node by the default route get. What the node sends to an address of its own has that
+    /// very address as its source, and is let in there where the node's own one is.
     #[inline(always)]
     fn is_let_in(&self, tables: &impl Tables, frontend: &FrontendValue) -> bool {
         let mut address = self.address;
-        if tables.address(&self.address) & AddressValue::NODE == 0 {
+        if self.pod {
+            address = self.client;
+        } else if tables.address(&self.address) & AddressValue::NODE == 0 {
             let Some(device) = tables.device(DeviceValue::ANY) else {
                 return false;
             };
@@ -212,12 +220,12 @@ fn choose(
     asked: &Asked,
     frontend: &FrontendValue,
 ) -> Result<SlotValue, Cause> {
-    let client = unspecified(&asked.address);
+    let client = &asked.client;
     let mut frontend = *frontend;
     let random = tables.random();
     let mut set = set_of(tables, &frontend, random)?;
-    if let Some(slot) = affinity::of_socket(tables, &client, &frontend, &set) {
-        affinity::remember_of_socket(tables, &client, &frontend, &slot);
+    if let Some(slot) = affinity::of_socket(tables, client, &frontend, &set) {
+        affinity::remember_of_socket(tables, client, &frontend, &slot);
         return Ok(slot);
     }
     let mut chosen = choose::slot(tables, &frontend, &set, random, 0);
@@ -237,11 +245,11 @@ fn choose(
             slot = next;
         }
     }
-    affinity::remember_of_socket(tables, &client, &frontend, &slot);
+    affinity::remember_of_socket(tables, client, &frontend, &slot);
     Ok(slot)
 }
 
-/// The set that processes of the host use.
+/// The set that processes use.
 ///
 /// # Errors
 /// What becomes of them where it is empty.

@@ -1,4 +1,4 @@
-//! What an address that a process of the host gives leads to.
+//! What an address that a process gives leads to.
 
 use signpost_common::{
     Address, Cause,
@@ -46,8 +46,7 @@ pub(super) fn why_none(tables: &impl Tables, config: &Config, address: &Address)
         .then_some(Cause::AddressUnallocated)
 }
 
-/// The unspecified address of the same family. It also stands for the clients of the host: their packets would all
-/// have the node's address as their source.
+/// The unspecified address of the same family.
 #[inline(always)]
 pub(super) fn unspecified(address: &Address) -> Address {
     if address.is_v4() {
@@ -60,10 +59,21 @@ pub(super) fn unspecified(address: &Address) -> Address {
 /// All of 127.0.0.0/8 is this node, like 127.0.0.1.
 #[inline(always)]
 fn place(address: &Address) -> Address {
-    let [_, _, _, last] = address.words();
-    if address.is_v4() && u32::from_be(last) >> 24 == 127 {
+    if address.is_v4() && is_loopback(address) {
         Address::v4([127, 0, 0, 1])
     } else {
         *address
+    }
+}
+
+/// Whether an address is one of 127.0.0.0/8, or `::1`: who asks it asks nobody else.
+#[inline(always)]
+pub(super) fn is_loopback(address: &Address) -> bool {
+    let [a, b, c, last] = address.words();
+    let last = u32::from_be(last);
+    if address.is_v4() {
+        last >> 24 == 127
+    } else {
+        a | b | c == 0 && last == 1
     }
 }

@@ -16,6 +16,8 @@ use signpost_common::{
 use super::{Socket, Verdict, connect, getpeername, recvmsg, sendmsg};
 use crate::{headers::protocol, host::Memory};
 
+mod pods;
+
 const HOST: u64 = 0x1_0000_0007;
 const SERVICE: u32 = 5;
 const SECOND: u64 = 1_000_000_000;

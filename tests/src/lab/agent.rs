@@ -89,6 +89,8 @@ impl Agent {
             .args(["--dns-user", "65534"])
             .arg("--run-folder")
             .arg(run_folder(&self.node))
+            .arg("--netns-folders")
+            .arg(self.node.netns_folder())
             .args(&self.flags);
         if !self.flags.iter().any(|flag| flag == "--cgroup-root") {
             command.arg("--cgroup-root").arg(self.node.cgroup().path());

@@ -6,11 +6,11 @@ use anyhow::Context as _;
 use futures::TryStreamExt as _;
 use netlink_packet_route::{
     address::{AddressAttribute, AddressFlags},
-    link::{InfoData, InfoVeth, LinkAttribute, LinkMessage},
+    link::{InfoData, InfoVeth, LinkAttribute, LinkMessage, MacVlanMode},
     route::{RouteScope, RouteType},
 };
 use rtnetlink::{
-    Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
+    Handle, LinkBridge, LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
 };
 
 use super::namespace::Namespace;
@@ -53,6 +53,29 @@ pub fn veth(one: &End<'_>, other: &End<'_>, mtu: u32) -> anyhow::Result<()> {
         .with_context(|| format!("cannot make veth pair {} {}", one.name, other.name))?;
     up(one.namespace, one.name)?;
     up(other.namespace, other.name)
+}
+
+/// Makes an interface of another namespace, up, that has a MAC address of its own on a device of this one.
+///
+/// # Errors
+/// Where the kernel lacks macvlan, or the name is taken there.
+pub fn macvlan(
+    device: (&Namespace, &str),
+    (namespace, name): (&Namespace, &str),
+    mtu: u32,
+) -> anyhow::Result<()> {
+    let (owner, device) = device;
+    owner
+        .netlink(async |netlink| {
+            let device = index(&netlink, device).await?;
+            let link = LinkMacVlan::new(name, device, MacVlanMode::Bridge)
+                .mtu(mtu)
+                .setns_by_fd(namespace.fd())
+                .build();
+            Ok(netlink.link().add(link).execute().await?)
+        })
+        .with_context(|| format!("cannot make a macvlan interface of {device}"))?;
+    up(namespace, name)
 }
 
 /// Makes a bridge, up, that forwards at once.

@@ -118,6 +118,11 @@ impl Node {
         self.0.shared.workplace.folder.join(&self.0.name)
     }
 
+    /// Where the network namespaces of this node's pods are kept.
+    pub fn netns_folder(&self) -> PathBuf {
+        self.folder().join("netns")
+    }
+
     /// The folder of manifests that agents watch.
     pub fn manifests(&self) -> PathBuf {
         self.0.shared.workplace.folder.join("manifests")

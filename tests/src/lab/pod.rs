@@ -4,8 +4,12 @@ use std::{
     ffi::OsStr,
     fs,
     net::IpAddr,
+    os::unix::fs::symlink,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use super::{
@@ -75,7 +79,17 @@ struct Inner {
     interface: Option<String>,
     processes: Mutex<Vec<Process>>,
     namespace: Arc<Namespace>,
+    /// The file that keeps its network namespace, as a container runtime has one; none in the host's network.
+    kept: Option<PathBuf>,
     node: Node,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(kept) = &self.kept {
+            let _ = fs::remove_file(kept);
+        }
+    }
 }
 
 impl Pod {
@@ -92,6 +106,7 @@ impl Pod {
             overlays,
         })?;
         let mut interface = None;
+        let mut kept = None;
         let mut addresses = node.addresses();
         if !spec.host_network {
             let number;
@@ -105,6 +120,7 @@ impl Pod {
             namespace.sysctl("ipv4/ip_unprivileged_port_start", "0")?;
             connect(node, &namespace, &name, &addresses)?;
             interface = Some(name);
+            kept = Some(keep(node, &namespace, &spec)?);
         }
         Ok(Self(Arc::new(Inner {
             spec,
@@ -112,6 +128,7 @@ impl Pod {
             interface,
             processes: Mutex::default(),
             namespace: Arc::new(namespace),
+            kept,
             node: node.clone(),
         })))
     }
@@ -219,6 +236,18 @@ impl Pod {
             None => Ok(()),
         }
     }
+}
+
+/// Where a runtime has a mount of the namespace a link does: nothing stays mounted after a laboratory that crashed.
+fn keep(node: &Node, namespace: &Namespace, spec: &PodSpec) -> anyhow::Result<PathBuf> {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let folder = node.netns_folder();
+    fs::create_dir_all(&folder)?;
+    let kept = folder.join(format!("cni-{}-{number}", spec.name));
+    let process = std::process::id();
+    symlink(format!("/proc/{process}/fd/{}", namespace.fd()), &kept)?;
+    Ok(kept)
 }
 
 fn connect(

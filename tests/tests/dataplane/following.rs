@@ -48,6 +48,7 @@ fn pods_interfaces_are_reported_as_they_come_and_go_and_others_are_not() {
                     name,
                     place: Place::Pod,
                     ethernet: true,
+                    beyond: None,
                     addresses: Addresses::default(),
                 })
             );

@@ -1,18 +1,25 @@
-use std::os::fd::AsFd as _;
+use std::os::{
+    fd::{AsFd as _, AsRawFd as _},
+    unix::fs::symlink,
+};
 
-use signpost::dataplane::{
-    Dataplane as _,
-    ebpf::{
-        sys,
-        tables::{Flows, Sockets},
-        view::View,
+use nix::sched::{CloneFlags, unshare};
+use signpost::{
+    dataplane::{
+        Dataplane as _,
+        ebpf::{
+            sys,
+            tables::{Flows, SocketPods, Sockets},
+            view::View,
+        },
     },
+    namespaces::{self, Served, SocketPod},
 };
 use signpost_common::{
     Address, Port,
     flow::{FlowKey, FlowValue},
     layout::{LAYOUT_VERSION, map},
-    socket::{SocketKey, SocketValue},
+    socket::{PodValue, SocketKey, SocketValue},
 };
 
 use super::*;
@@ -178,6 +185,61 @@ fn cookie(socket: &impl std::os::fd::AsRawFd) -> u64 {
     };
     assert_eq!(result, 0);
     cookie
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn sockets_of_pods_are_forgotten_when_they_are_closed_also_after_the_pod_is_served_no_more() {
+    let instance = Instance::new();
+    let mut dataplane = instance.open();
+    let folder = tempfile::tempdir().unwrap();
+    let (udp, kept) = std::thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        let udp = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+        (
+            udp,
+            std::fs::File::open("/proc/thread-self/ns/net").unwrap(),
+        )
+    })
+    .join()
+    .unwrap();
+    let path = format!("/proc/{}/fd/{}", std::process::id(), kept.as_raw_fd());
+    symlink(path, folder.path().join("cni-1")).unwrap();
+    let [namespace] = &namespaces::find(&[folder.path().to_owned()]).unwrap().pods[..] else {
+        panic!("the namespace is not found")
+    };
+    let pod = |served| SocketPod {
+        namespace: namespace.clone(),
+        served,
+    };
+    let view = View::open(instance.root()).unwrap();
+    let served = || view.all::<SocketPods>().unwrap();
+    assert_eq!(dataplane.serve_pods(&[pod(Served::Everything)]), []);
+    let [(_, value)] = &served()[..] else {
+        panic!("{:?}", served())
+    };
+    assert_eq!(value.flags, 0);
+    assert_eq!(dataplane.serve_pods(&[pod(Served::Tcp)]), []);
+    assert_eq!(served()[0].1.flags, PodValue::TCP_ONLY);
+    assert_eq!(dataplane.serve_pods(&[pod(Served::Nothing)]), []);
+    assert!(served().is_empty());
+
+    let key = SocketKey {
+        cookie: cookie(&udp),
+        ..SocketKey::default()
+    };
+    let value = SocketValue {
+        check: key.check(),
+        ..SocketValue::default()
+    };
+    let path = instance
+        .root()
+        .join(format!("v{LAYOUT_VERSION}/maps/{}", map::SOCKETS));
+    sys::update(sys::open_pinned(&path).unwrap().as_fd(), &key, &value).unwrap();
+    let mut turns = || -> usize { (0..60).map(|_| dataplane.sweep().unwrap().deleted).sum() };
+    assert_eq!(turns(), 0);
+    drop(udp);
+    assert_eq!(turns(), 1);
 }
 
 #[test]

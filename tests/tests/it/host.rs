@@ -19,7 +19,7 @@ use signpost_tests::lab::{Agent, Lab, Sockets, wait};
 use crate::small::{CNIS, PATIENCE, PROGRAMMED, Small, Vip, answering};
 
 /// The addresses of a Service as processes may give them: of both families, and IPv4 on a socket of IPv6.
-fn forms(vip: Vip) -> [SocketAddr; 3] {
+pub(crate) fn forms(vip: Vip) -> [SocketAddr; 3] {
     [vip.v4, vip.v6, mapped(vip.v4)]
 }
 
@@ -30,8 +30,8 @@ fn mapped(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Waits until a Service answers processes of the host.
-fn answering_host(host: &Sockets, vip: Vip) -> anyhow::Result<()> {
+/// Waits until a Service answers a process at its sockets.
+pub(crate) fn answering_at_sockets(host: &Sockets, vip: Vip) -> anyhow::Result<()> {
     for address in vip.both() {
         wait::until(&format!("an answer of {address}"), PROGRAMMED, || {
             host.converse(address, Duration::from_millis(300))?.say("x")
@@ -41,10 +41,33 @@ fn answering_host(host: &Sockets, vip: Vip) -> anyhow::Result<()> {
 }
 
 /// What went wrong in a call.
-fn kind<T: std::fmt::Debug>(result: anyhow::Result<T>) -> anyhow::Result<ErrorKind> {
+pub(crate) fn kind<T: std::fmt::Debug>(result: anyhow::Result<T>) -> anyhow::Result<ErrorKind> {
     let error = result.err().context("it went well")?;
     let error = error.downcast::<std::io::Error>()?;
     Ok(error.kind())
+}
+
+/// Sockets of every kind reach the Service's only backend, and never learn of its address.
+pub(crate) fn all_kinds_reach(from: &Sockets, vip: Vip, expected: &str) -> anyhow::Result<()> {
+    for address in forms(vip) {
+        let what = || format!("{address}");
+        let mut tcp = from.converse(address, PATIENCE).with_context(what)?;
+        assert_eq!(tcp.say("x")?, expected, "{address}");
+        assert_eq!(tcp.stream().peer_addr()?, address);
+
+        let udp = from.connected(address, PATIENCE).with_context(what)?;
+        assert_eq!(udp.ask(b"x")?, expected, "{address}");
+        assert_eq!(udp.socket().peer_addr()?, address);
+        let (name, of) = udp.ask_of(address, b"y").with_context(what)?;
+        assert_eq!((name.as_str(), of), (expected, address));
+
+        let udp = from.datagrams(address, PATIENCE)?;
+        for payload in [b"1", b"2"] {
+            let (name, of) = udp.ask_of(address, payload).with_context(what)?;
+            assert_eq!((name.as_str(), of), (expected, address));
+        }
+    }
+    Ok(())
 }
 
 #[test]
@@ -59,26 +82,9 @@ fn processes_of_the_host_reach_backends_and_see_only_the_service() -> anyhow::Re
         small.host_server("remote-host", "two", "remote-host")?;
         for name in ["local", "remote", "host", "remote-host"] {
             let vip = small.service(name)?;
-            answering_host(&host, vip)?;
+            answering_at_sockets(&host, vip)?;
             let expected = format!("default/{name}");
-            for address in forms(vip) {
-                let what = format!("{cni:?} {name} {address}");
-                let mut tcp = host.converse(address, PATIENCE).context(what.clone())?;
-                assert_eq!(tcp.say("x")?, expected, "{what}");
-                assert_eq!(tcp.stream().peer_addr()?, address, "{what}");
-
-                let udp = host.connected(address, PATIENCE).context(what.clone())?;
-                assert_eq!(udp.ask(b"x")?, expected, "{what}");
-                assert_eq!(udp.socket().peer_addr()?, address, "{what}");
-                let (name, from) = udp.ask_of(address, b"y").context(what.clone())?;
-                assert_eq!((name, from), (expected.clone(), address), "{what}");
-
-                let udp = host.datagrams(address, PATIENCE)?;
-                for payload in [b"1", b"2"] {
-                    let (name, from) = udp.ask_of(address, payload).context(what.clone())?;
-                    assert_eq!((name, from), (expected.clone(), address), "{what}");
-                }
-            }
+            all_kinds_reach(&host, vip, &expected).with_context(|| format!("{cni:?} {name}"))?;
         }
         let agent = &small.agents[0];
         for cause in ["socket_connected", "socket_sent", "socket_received"] {
@@ -119,7 +125,7 @@ fn datagrams_of_a_host_process_stay_with_a_backend_until_it_dies() -> anyhow::Re
         small.server("web", "one", name)?;
     }
     let vip = small.service("web")?;
-    answering_host(&host, vip)?;
+    answering_at_sockets(&host, vip)?;
     for address in forms(vip) {
         let socket = host.datagrams(address, PATIENCE)?;
         let (first, _) = socket.ask_of(address, b"x")?;
@@ -146,7 +152,7 @@ fn the_agent_may_die_without_harm_to_processes_of_the_host() -> anyhow::Result<(
     let host = Sockets::of_node(small.lab.node("one")?)?;
     small.server("web", "two", "web")?;
     let vip = small.service("web")?;
-    answering_host(&host, vip)?;
+    answering_at_sockets(&host, vip)?;
     let mut kept = host.converse(vip.v6, PATIENCE)?;
     let udp = host.connected(mapped(vip.v4), PATIENCE)?;
     for round in 0..2 {
@@ -177,8 +183,8 @@ fn sockets_whose_entries_are_evicted_go_on_with_the_service() -> anyhow::Result<
     }
     small.server("other", "one", "other")?;
     let (vip, other) = (small.service("web")?, small.service("other")?);
-    answering_host(&host, vip)?;
-    answering_host(&host, other)?;
+    answering_at_sockets(&host, vip)?;
+    answering_at_sockets(&host, other)?;
     let sockets = node
         .bpffs()
         .join(format!("v{LAYOUT_VERSION}/maps"))
@@ -299,7 +305,7 @@ fn a_connected_socket_whose_backend_dies_is_ended_and_connects_anew() -> anyhow:
             small.server("web", "one", name)?;
         }
         let vip = small.service("web")?;
-        answering_host(&host, vip)?;
+        answering_at_sockets(&host, vip)?;
         let address = forms(vip)[form];
         let socket = host.connected(address, PATIENCE)?;
         let first = socket.ask(b"x")?;

@@ -12,6 +12,7 @@ mod names;
 mod never_stops;
 mod oracle;
 mod outside;
+mod pod_sockets;
 mod resolvers;
 mod restarts;
 mod rolling;

@@ -9,7 +9,7 @@ use tokio::{sync::watch, task::spawn_blocking, time::sleep};
 use super::{super::AtInterfaces, AgentConfig};
 use crate::{
     dataplane::{
-        Dataplane, Handover, Report, Update,
+        Dataplane, Handover, Refusal, Report, Update,
         ebpf::{
             drain::Remaining,
             handing_over::{HandingOver, Removed},
@@ -17,6 +17,7 @@ use crate::{
         ipvs::{self, IpvsConfig, IpvsDataplane, Timeouts, remains},
     },
     interfaces::{Interface, Place},
+    namespaces::SocketPod,
     probe::{self, Choice, Mode, Probes, Wish},
 };
 
@@ -193,6 +194,11 @@ impl AtInterfaces for Ipvs {
     }
 
     fn lost(&mut self) -> Vec<u32> {
+        Vec::new()
+    }
+
+    fn serve_at_sockets(&mut self, _: &[SocketPod]) -> Vec<Refusal> {
+        // What a pod sends passes the node's own stack, whatever its interface is.
         Vec::new()
     }
 

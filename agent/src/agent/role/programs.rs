@@ -9,10 +9,11 @@ use super::{super::AtInterfaces, ipvs};
 use crate::{
     config::{AgentConfig, DnsAnswers},
     dataplane::{
-        Handover,
+        Handover, Refusal,
         ebpf::{EbpfConfig, EbpfDataplane, cgroup::find_root, drain, takeover},
     },
     interfaces::{Addresses, Interface, Place},
+    namespaces::SocketPod,
     zone::ZoneConfig,
 };
 
@@ -75,6 +76,10 @@ impl AtInterfaces for EbpfDataplane {
 
     fn forget(&mut self, index: u32) -> anyhow::Result<()> {
         Self::detach(self, index)
+    }
+
+    fn serve_at_sockets(&mut self, pods: &[SocketPod]) -> Vec<Refusal> {
+        self.serve_pods(pods)
     }
 
     fn set_addresses(&mut self, addresses: &BTreeSet<IpAddr>) -> anyhow::Result<()> {

@@ -10,6 +10,7 @@ fn an_interface_that_refuses_the_programs_is_tried_again() {
         name: "veth7".to_owned(),
         place: Place::Pod,
         ethernet: true,
+        beyond: None,
         addresses: Addresses::default(),
     };
     bench.fake.told().fails = true;
@@ -37,6 +38,7 @@ fn programs_that_are_lost_are_attached_again() {
         name: "veth7".to_owned(),
         place: Place::Pod,
         ethernet: true,
+        beyond: None,
         addresses: Addresses::default(),
     }));
     let mut told = bench.fake.told();
@@ -61,6 +63,7 @@ fn interfaces_of_an_agent_before_this_one_are_left_when_they_are_not_found_again
         name: "veth7".to_owned(),
         place: Place::Wire,
         ethernet: true,
+        beyond: None,
         addresses: Addresses::default(),
     }));
     begin(&mut bench);
@@ -84,6 +87,7 @@ fn nothing_that_arrives_is_translated_before_all_that_leaves_is_finished() {
             name: format!("eth{index}"),
             place: Place::Wire,
             ethernet: true,
+            beyond: None,
             addresses: Addresses::default(),
         })
     };
@@ -121,7 +125,7 @@ fn nothing_that_arrives_is_translated_before_all_that_leaves_is_finished() {
 }
 
 /// The interfaces that there are, and this node's addresses, are known.
-fn begin(bench: &mut Bench) {
+pub(super) fn begin(bench: &mut Bench) {
     bench.agent.interface(InterfaceEvent::Listed);
     bench.agent.addresses(Some(local(&["192.0.2.1"], &[])));
 }

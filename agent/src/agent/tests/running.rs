@@ -51,11 +51,13 @@ fn inputs() -> (Inputs, mpsc::Sender<Event>, impl Sized) {
     let (interfaces_in, interfaces) = mpsc::channel(64);
     let (in_sync_in, in_sync) = watch::channel(true);
     let (addresses_in, addresses) = watch::channel(None);
+    let (namespaces_in, namespaces) = watch::channel(Namespaces::default());
     let (zone_in, zone) = watch::channel((30, Arc::default()));
     let (other_proxy_in, other_proxy) = watch::channel(None);
     let inputs = Inputs {
         events,
         interfaces,
+        namespaces,
         addresses,
         in_sync,
         zone,
@@ -63,6 +65,7 @@ fn inputs() -> (Inputs, mpsc::Sender<Event>, impl Sized) {
     };
     let others = (
         interfaces_in,
+        namespaces_in,
         in_sync_in,
         addresses_in,
         zone_in,

@@ -1,4 +1,4 @@
-//! Forgets what the programs recorded of sockets of the host that are closed.
+//! Forgets what the programs recorded of sockets that are closed.
 
 use std::{collections::HashSet, io};
 
@@ -8,6 +8,7 @@ use super::{
     Pressure, sock_diag,
     tables::{KernelTables, Sockets, Table, Tables},
 };
+use crate::namespaces::PodNamespace;
 
 /// At which of the sweeps all sockets are listed, which takes some milliseconds where there are many.
 const EVERY: u32 = 30;
@@ -23,17 +24,22 @@ pub(super) struct Abandoned {
 }
 
 impl Abandoned {
-    /// At every thirtieth sweep, removes entries whose sockets are closed. Returns how many went.
+    /// At every thirtieth sweep, removes entries whose sockets are closed, in the host's namespace and in those of pods.
+    /// Returns how many went.
     ///
     /// # Errors
     /// Where the map cannot be read or changed, or sockets cannot be listed.
-    pub(super) fn sweep(&mut self, tables: &mut KernelTables) -> io::Result<usize> {
+    pub(super) fn sweep<'a>(
+        &mut self,
+        tables: &mut KernelTables,
+        pods: impl Iterator<Item = &'a PodNamespace>,
+    ) -> io::Result<usize> {
         self.sweeps += 1;
         if self.sweeps < EVERY {
             return Ok(0);
         }
         self.sweeps = 0;
-        self.sweep_now(tables)
+        self.sweep_now(tables, pods)
     }
 
     /// How full the map is, as of the last sweep.
@@ -45,7 +51,11 @@ impl Abandoned {
         }
     }
 
-    fn sweep_now(&mut self, tables: &mut KernelTables) -> io::Result<usize> {
+    fn sweep_now<'a>(
+        &mut self,
+        tables: &mut KernelTables,
+        pods: impl Iterator<Item = &'a PodNamespace>,
+    ) -> io::Result<usize> {
         let mut keys = Vec::new();
         self.elements = 0;
         tables.for_each::<Sockets>(&mut |key, value| {
@@ -54,11 +64,13 @@ impl Abandoned {
                 keys.push(*key);
             }
         })?;
-        let alive = if keys.is_empty() {
-            HashSet::new()
-        } else {
-            sock_diag::cookies()?
-        };
+        let mut alive = HashSet::new();
+        if !keys.is_empty() {
+            alive = sock_diag::cookies()?;
+            for pod in pods {
+                alive.extend(pod.run(sock_diag::cookies)??);
+            }
+        }
         keys.retain(|key| !alive.contains(&key.cookie));
         let (gone, suspects): (Vec<_>, Vec<_>) = keys
             .into_iter()

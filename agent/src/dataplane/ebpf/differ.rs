@@ -180,6 +180,14 @@ impl Differ {
         self.config.set_host(cookie);
     }
 
+    /// Lets the programs of sockets look at pods' sockets.
+    ///
+    /// # Errors
+    /// Where the configuration cannot be written.
+    pub fn look_at_pods_sockets(&mut self, tables: &mut impl Tables) -> anyhow::Result<()> {
+        self.config.look_at_pods_sockets(tables)
+    }
+
     /// Makes sure that the programs look at packets to an address of this node.
     ///
     /// # Errors

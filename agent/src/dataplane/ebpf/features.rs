@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     io,
+    net::{Ipv4Addr, UdpSocket},
     os::fd::AsFd as _,
     path::{Path, PathBuf},
     sync::OnceLock,
@@ -217,7 +218,8 @@ fn socket_programs() -> Probe {
 }
 
 fn cookie() -> Probe {
-    match namespace_cookie() {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).map_err(|error| error.to_string())?;
+    match namespace_cookie(socket.as_fd()) {
         Ok(_) => Ok("told".to_owned()),
         Err(_) => Err("not told (Linux 5.14 tells)".to_owned()),
     }

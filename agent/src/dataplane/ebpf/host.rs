@@ -1,12 +1,12 @@
-//! Which network namespace is the host's: the one that the agent is in.
+//! The cookies of network namespaces: the host's, which is the one that the agent is in, and pods'.
 //!
-//! Programs of sockets compare its cookie with that of the socket's namespace. Linux 5.14 tells it to processes. Before, only
+//! Programs of sockets compare them with that of the socket's namespace. Linux 5.14 tells it to processes. Before, only
 //! programs get to know it, so one is attached for the moment in which a socket of ours is connected.
 
 use std::{
     fs::File,
     io,
-    net::{Ipv4Addr, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
     os::fd::AsFd as _,
     path::Path,
 };
@@ -17,6 +17,7 @@ use super::{
     program::Programs,
     sys::{self, SocketCall},
 };
+use crate::namespaces::PodNamespace;
 
 /// What to do where no cgroup2 is there.
 pub(super) const NO_CGROUP: &str =
@@ -25,23 +26,35 @@ pub(super) const NO_CGROUP: &str =
 /// Under which the program finds the cookie of our socket, and leaves that of its namespace.
 const SOCKET: u32 = 0;
 const NAMESPACE: u32 = 1;
+/// Nothing is sent there: the discard port.
+const NOWHERE: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 9);
 
-/// The cookie of this thread's network namespace, or why it is not known. `root` is that of the cgroups.
-pub(super) fn cookie(root: Option<&Path>, programs: &mut Programs) -> Result<u64, String> {
-    if let Ok(cookie) = sys::namespace_cookie() {
+/// The cookie of a pod's network namespace or of this thread's, or why it is not known. `root` is that of the cgroups.
+pub(super) fn cookie(
+    of: Option<&PodNamespace>,
+    root: Option<&Path>,
+    programs: &mut Programs,
+) -> Result<u64, String> {
+    let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+    let socket = match of {
+        None => UdpSocket::bind(any),
+        Some(pod) => pod.run(|| UdpSocket::bind(any)).and_then(|socket| socket),
+    };
+    let socket = socket.map_err(|error| error.to_string())?;
+    if let Ok(cookie) = sys::namespace_cookie(socket.as_fd()) {
         return Ok(cookie);
     }
     let Some(root) = root else {
         return Err(NO_CGROUP.to_owned());
     };
-    learn(root, programs).map_err(|error| {
+    learn(&socket, root, programs).map_err(|error| {
         format!("the kernel does not tell network namespaces apart, which takes Linux 5.14, and {error:#}")
     })
 }
 
-fn learn(root: &Path, programs: &mut Programs) -> anyhow::Result<u64> {
+fn learn(socket: &UdpSocket, root: &Path, programs: &mut Programs) -> anyhow::Result<u64> {
     let (program, learned) = programs.that_learns()?;
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    sys::update(learned, &NAMESPACE, &0_u64)?;
     sys::update(learned, &SOCKET, &sys::socket_cookie(socket.as_fd())?)?;
     let attach = || -> io::Result<_> {
         sys::attach_to_cgroup(program, File::open(root)?.as_fd(), SocketCall::Connect4)
@@ -50,8 +63,8 @@ fn learn(root: &Path, programs: &mut Programs) -> anyhow::Result<u64> {
         let root = root.display();
         format!("cgroup {root} refuses a program")
     })?;
-    // Nothing is sent.
-    socket.connect(socket.local_addr()?)?;
+    // The program has run even where the namespace's loopback interface is down.
+    let _ = socket.connect(NOWHERE);
     drop(attached);
     let cookie: u64 = sys::lookup(learned, &NAMESPACE)?.unwrap_or(0);
     ensure!(

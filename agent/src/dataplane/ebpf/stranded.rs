@@ -1,4 +1,4 @@
-//! UDP sockets of the host that are connected to a backend which serves no more.
+//! UDP sockets of the host and of pods that are connected to a backend which serves no more.
 //!
 //! What such a socket sends no program sees, so it would talk to nobody for good. It is destroyed: the process gets an
 //! error, connects again, and has a backend that serves. kube-proxy has the same effect by deleting the flow from
@@ -20,6 +20,7 @@ use super::{
     sock_diag::{self, Connected},
     tables::{KernelTables, Members, Sockets, Tables},
 };
+use crate::namespaces::PodNamespace;
 
 /// How often sockets are looked at for a backend: a process may connect while the maps change.
 const LOOKS: u8 = 3;
@@ -38,25 +39,32 @@ impl Stranded {
     }
 
     /// Looks for sockets that are connected to backends that stopped serving just now.
-    pub(super) fn stop(
+    pub(super) fn stop<'a>(
         &mut self,
         stopped: impl IntoIterator<Item = MemberKey>,
         tables: &mut KernelTables,
+        pods: impl Iterator<Item = &'a PodNamespace>,
     ) {
         let before = self.stopped.len();
         self.stopped
             .extend(stopped.into_iter().map(|key| (key, LOOKS)));
         if self.stopped.len() > before {
-            self.look(tables);
+            self.look(tables, pods);
         }
     }
 
     /// Looks again, as long as a backend stopped serving lately.
-    pub(super) fn look(&mut self, tables: &mut KernelTables) {
+    pub(super) fn look<'a>(
+        &mut self,
+        tables: &mut KernelTables,
+        mut pods: impl Iterator<Item = &'a PodNamespace>,
+    ) {
         if self.stopped.is_empty() {
             return;
         }
-        let result = self.destroy(tables);
+        let result = self
+            .destroy(tables)
+            .and_then(|()| pods.try_for_each(|pod| pod.run(|| self.destroy(tables))?));
         self.note(result);
         self.stopped.retain(|_, looks| {
             *looks -= 1;
@@ -69,6 +77,7 @@ impl Stranded {
         self.trouble.as_deref()
     }
 
+    /// In the namespace of the calling thread.
     fn destroy(&self, tables: &mut KernelTables) -> io::Result<()> {
         let places: HashSet<(Address, Port)> =
             self.stopped.keys().map(|k| (k.address, k.port)).collect();
@@ -83,7 +92,7 @@ impl Stranded {
                 Ok(()) => info!(
                     backend = %std::net::IpAddr::from(socket.address),
                     port = socket.port.get(),
-                    "ended a UDP socket of the host whose backend serves no more"
+                    "ended a UDP socket whose backend serves no more"
                 ),
                 // The process was quicker.
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
@@ -145,7 +154,7 @@ impl Stranded {
             _ => error.to_string(),
         };
         if self.trouble.as_ref() != Some(&why) {
-            warn!("connected UDP sockets of the host stay with backends that serve no more: {why}");
+            warn!("connected UDP sockets stay with backends that serve no more: {why}");
         }
         self.trouble = Some(why);
     }

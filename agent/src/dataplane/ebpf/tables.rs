@@ -17,7 +17,7 @@ use signpost_common::{
         AddressValue, AffinityKey, AffinityValue, FrontendKey, FrontendValue, MemberKey,
         MemberValue, RangeKey, ServiceValue, SlotKey, SlotValue,
     },
-    socket::{SocketKey, SocketValue},
+    socket::{PodValue, SocketKey, SocketValue},
     tally::DnsCounts,
 };
 
@@ -102,8 +102,10 @@ tables! {
     Fragments: map::FRAGMENTS, FragmentKey => FragmentValue, size::FRAGMENTS, LruHash, 0;
     /// Backends that clients stay with.
     Affinities: map::AFFINITY, AffinityKey => AffinityValue, size::AFFINITY, LruHash, 0;
-    /// Sockets of the host.
+    /// Sockets of the host and of such pods.
     Sockets: map::SOCKETS, SocketKey => SocketValue, size::SOCKETS, LruHash, 0;
+    /// Pods whose sockets are looked at.
+    SocketPods: map::SOCKET_PODS, u64 => PodValue, size::SOCKET_PODS, Hash, NO_PREALLOC;
     /// Addresses of interfaces for masqueraded packets.
     Devices: map::DEVICES, u32 => DeviceValue, size::DEVICES, Hash, NO_PREALLOC;
     /// What exists at a name.

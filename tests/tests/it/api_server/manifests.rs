@@ -53,6 +53,15 @@ fn the_api_server_accepts_every_manifest_and_gives_the_agent_no_more_rights_than
     ] {
         assert!(!may("signpost-agent", what), "{what}");
     }
+    let accepted =
+        cluster.kubectl("apply --dry-run=server --kustomize=deploy/pod-sockets -o yaml")?;
+    for added in [
+        "- SYS_ADMIN",
+        "mountPath: /run/netns",
+        "mountPath: /sys/fs/bpf",
+    ] {
+        assert!(accepted.contains(added), "{accepted}");
+    }
     cluster.kubectl("apply --kustomize=deploy/pods-verified")?;
     for what in ["list pods", "watch pods"] {
         assert!(may("signpost-agent", what), "{what}");

@@ -97,6 +97,16 @@ impl ConfigElement {
         self.host = [cookie as u32, (cookie >> 32) as u32];
     }
 
+    /// Lets the programs of sockets look at pods' sockets, until the next agent: what a socket has got stays with it.
+    ///
+    /// # Errors
+    /// Where the map cannot be written.
+    pub(super) fn look_at_pods_sockets(&mut self, tables: &mut impl Tables) -> anyhow::Result<()> {
+        self.flags |= Config::SOCKET_PODS;
+        let flags = self.written.flags | Config::SOCKET_PODS;
+        self.write_flags(tables, flags)
+    }
+
     /// Tells the programs how this node stands to another proxy.
     ///
     /// # Errors
@@ -108,15 +118,7 @@ impl ConfigElement {
     ) -> anyhow::Result<()> {
         self.flags = with_handover(self.flags, handover);
         let flags = with_handover(self.written.flags, handover);
-        if flags != self.written.flags {
-            let config = Config {
-                flags,
-                ..self.written
-            };
-            put(tables, config)?;
-            self.written = config;
-        }
-        Ok(())
+        self.write_flags(tables, flags)
     }
 
     /// The name hash's keys.
@@ -155,6 +157,18 @@ impl ConfigElement {
     /// Takes in the UDP ports that clients outside the cluster use; [`ConfigElement::write`] carries it out.
     pub(super) fn set_external_ports(&mut self, ports: [u16; 2]) {
         self.external_ports = ports;
+    }
+
+    fn write_flags(&mut self, tables: &mut impl Tables, flags: u32) -> anyhow::Result<()> {
+        if flags != self.written.flags {
+            let config = Config {
+                flags,
+                ..self.written
+            };
+            put(tables, config)?;
+            self.written = config;
+        }
+        Ok(())
     }
 
     /// Writes the configuration where it changed, and says whether it did: the maps are filled.

@@ -2,8 +2,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, UdpSocket},
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
 use bytemuck::{AnyBitPattern, NoUninit};
@@ -82,13 +81,12 @@ pub fn linked_cgroup(link: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(if kind == LINK_TYPE_CGROUP { cgroup } else { 0 })
 }
 
-/// The cookie of the calling thread's network namespace, as `bpf_get_netns_cookie` gives it to programs (Linux 5.14).
+/// The cookie of the network namespace of a socket, as `bpf_get_netns_cookie` gives it to programs (Linux 5.14).
 ///
 /// # Errors
 /// `ENOPROTOOPT` on older kernels.
-pub fn namespace_cookie() -> io::Result<u64> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    cookie(socket.as_fd(), libc::SO_NETNS_COOKIE)
+pub fn namespace_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    cookie(socket, libc::SO_NETNS_COOKIE)
 }
 
 /// The cookie of a socket, as `bpf_get_socket_cookie` gives it to programs.
