@@ -55,8 +55,14 @@ impl Address {
     /// Whether two addresses are one, without a branch for each word: the verifier follows every branch.
     #[inline(always)]
     pub const fn same(&self, other: &Self) -> bool {
+        self.difference(other) == 0
+    }
+
+    /// 0 where two addresses are one.
+    #[inline(always)]
+    pub const fn difference(&self, other: &Self) -> u32 {
         let ([a, b, c, d], [e, f, g, h]) = (self.0, other.0);
-        ((a ^ e) | (b ^ f) | (c ^ g) | (d ^ h)) == 0
+        (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h)
     }
 
     /// The words, each in network byte order; the last one is the IPv4 address of a v4-mapped address.

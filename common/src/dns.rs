@@ -215,6 +215,9 @@ pub struct Config {
     /// The networks that ClusterIPs are given out of, with [`Config::SERVICE_RANGES`]; places that are not needed
     /// repeat the first one.
     pub service_ranges: [Network; 4],
+    /// The cluster's DNS addresses: of questions that are sent to one of them some are answered. Places that are not
+    /// needed repeat the first one, or are unspecified.
+    pub dns: [Address; 4],
     /// The lowest and the highest UDP port at which a Service is served to clients outside the cluster, NodePorts among
     /// them, in host byte order; the first is the higher one where there is none.
     pub external_ports: [u16; 2],

@@ -211,6 +211,15 @@ pub trait Tables {
     fn count_answer(&self, tally: Tally);
 }
 
+/// The same number, of which the compiler knows nothing.
+#[inline(always)]
+pub(crate) fn opaque(number: u64) -> u64 {
+    #[cfg(target_arch = "bpf")]
+    return crate::kernel::opaque(number);
+    #[cfg(not(target_arch = "bpf"))]
+    number
+}
+
 /// Stores a value so that it is really stored: the verifier knows nothing of it any more, and takes paths that differ
 /// only in it for one.
 #[inline(always)]

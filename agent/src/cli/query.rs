@@ -246,6 +246,7 @@ mod tests {
             hash: keys,
             host: [0; 2],
             service_ranges: Default::default(),
+            dns: Default::default(),
             external_ports: Config::NO_PORTS,
             pad: 0,
         });

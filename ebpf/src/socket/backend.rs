@@ -16,7 +16,7 @@ use crate::{
     choose::{self, Set, dns_pod_alive},
     count,
     headers::protocol,
-    tables::Tables,
+    tables::{Tables, opaque},
 };
 
 /// How often a backend is chosen: again where the slots change meanwhile, this node's DNS pod is silent, or the socket
@@ -275,14 +275,6 @@ fn set_of(tables: &impl Tables, frontend: &FrontendValue, random: u32) -> Result
 /// is a number that it knows nothing of.
 #[inline(always)]
 fn blurred(number: u32, unknown: u32) -> u32 {
-    number ^ opaque(unknown) ^ opaque(unknown)
-}
-
-/// The same number, of which the compiler knows nothing.
-#[inline(always)]
-fn opaque(number: u32) -> u32 {
-    #[cfg(target_arch = "bpf")]
-    return crate::kernel::opaque(number.into()) as u32;
-    #[cfg(not(target_arch = "bpf"))]
-    number
+    let unknown = || opaque(unknown.into()) as u32;
+    number ^ unknown() ^ unknown()
 }

@@ -110,6 +110,7 @@ fn tables() -> Memory {
         hash: HashKeys { words: [0; 72] },
         host: [HOST as u32, (HOST >> 32) as u32],
         service_ranges: Default::default(),
+        dns: Default::default(),
         external_ports: Config::NO_PORTS,
         pad: 0,
     });

@@ -91,6 +91,7 @@ fn config(input: &mut Unstructured<'_>) -> Result<Option<Config>> {
         hash: HashKeys { words: [7; 72] },
         host: [0; 2],
         service_ranges: Default::default(),
+        dns: Default::default(),
         external_ports: *input.choose(&[Config::NO_PORTS, [0, u16::MAX]])?,
         pad: 0,
     }))

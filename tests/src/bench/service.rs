@@ -6,23 +6,28 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 
 use super::{
-    Options, connector,
+    Options,
+    connector::{self, Connector},
     figure::{Figure, Reach},
     floor::Idle,
     progress::Progress,
     rounds::{Comparison, Of, Sample, Subject, cpu_time, pin, take},
     site::{ANSWERS, FAR, NEAR, SINK, Site},
 };
-use crate::lab::Pod;
+use crate::lab::{Pod, wait};
 
 /// Connections in one slice.
 const CONNECTIONS: u32 = 2000;
 /// How long a slice of a stream takes.
 const STREAM_FOR: Duration = Duration::from_millis(250);
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long it may take until pods are served at their sockets. It decides nothing.
+const AT_SOCKETS: Duration = Duration::from_secs(30);
+/// Direct connections of a process in the pod: programs of sockets see no other.
+const DIRECT_OF_PROCESS: &str = "pod IP, nothing loaded, of a process";
 
 /// Measures it.
 ///
@@ -33,6 +38,18 @@ pub fn run(options: &Options, plain: &Site, served: &Site) -> anyhow::Result<Vec
     let idle = Site::plain()?;
     let pods = [&idle.clients[0], &idle.near, &idle.far];
     let _programs = Idle::attach(&pods)?;
+    let sockets = Site::served_with(&["--pod-sockets", "all"])?;
+    let [direct, through] = [plain, &sockets].map(|site| {
+        let pod = &site.clients[0];
+        Connector::start(|program| pod.command(program))
+    });
+    let (mut direct, mut through) = (direct?, through?);
+    wait::until("service at a pod's sockets", AT_SOCKETS, || {
+        let agent = &sockets.agents[0];
+        through.slice((NEAR, 80).into(), 1)?;
+        ensure!(agent.counter("socket_connected")? > 0, "not at its sockets");
+        Ok(())
+    })?;
     let progress = Progress::new("service", 3 * (options.pairs + 1));
     let mut figures = Vec::new();
     for (place, service, of_plain, of_served, of_idle) in [
@@ -56,13 +73,29 @@ pub fn run(options: &Options, plain: &Site, served: &Site) -> anyhow::Result<Vec
             Subject::new("the same of another client", || {
                 connect(&plain.clients[1], pod(of_plain))
             }),
+            Subject::new(DIRECT_OF_PROCESS, || {
+                direct.slice(pod(of_plain), CONNECTIONS)
+            }),
+            Subject::new("ClusterIP, at sockets", || {
+                through.slice(service, CONNECTIONS)
+            }),
         ];
         take(&mut subjects, options.pairs, &progress)?;
-        for (subject, reach) in [
-            ("ClusterIP", Some(Reach::AtLeast(0.95))),
-            ("pod IP, signpost loaded", Some(Reach::AtLeast(0.98))),
-            ("pod IP, programs that do nothing", None),
-            ("the same of another client", None),
+        let direct = "pod IP, nothing loaded";
+        for (subject, against, reach) in [
+            ("ClusterIP", direct, Some(Reach::AtLeast(0.95))),
+            (
+                "pod IP, signpost loaded",
+                direct,
+                Some(Reach::AtLeast(0.98)),
+            ),
+            ("pod IP, programs that do nothing", direct, None),
+            ("the same of another client", direct, None),
+            (
+                "ClusterIP, at sockets",
+                DIRECT_OF_PROCESS,
+                Some(Reach::AtLeast(0.95)),
+            ),
         ] {
             let comparison = Comparison {
                 suite: "service",
@@ -70,7 +103,7 @@ pub fn run(options: &Options, plain: &Site, served: &Site) -> anyhow::Result<Vec
                 unit: "1/s",
                 of: Of::Value,
                 subject,
-                against: "pod IP, nothing loaded",
+                against,
                 reach,
             };
             figures.push(comparison.figure(&subjects));

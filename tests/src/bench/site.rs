@@ -100,6 +100,14 @@ impl Site {
     /// # Errors
     /// Without root, or where an agent does not become ready.
     pub fn served() -> anyhow::Result<Self> {
+        Self::served_with(&[])
+    }
+
+    /// The same with more flags for the agents.
+    ///
+    /// # Errors
+    /// As [`Site::served`].
+    pub fn served_with(flags: &[&str]) -> anyhow::Result<Self> {
         let mut site = Self::plain()?;
         let objects = [
             service("kube-system", "kube-dns", DNS, &[("dns", 53, "UDP")]),
@@ -112,7 +120,9 @@ impl Site {
         ];
         write(&site.lab, "services", &objects)?;
         for node in site.lab.nodes() {
-            site.agents.push(Agent::start(node)?);
+            let source = format!("files:{}", node.manifests().display());
+            let flags = [&["--source", &source], flags].concat();
+            site.agents.push(Agent::with_flags(node, &flags)?);
         }
         let [one, other] = &site.clients;
         for pod in [one, other, &site.near, &site.far] {

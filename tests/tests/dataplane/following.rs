@@ -48,7 +48,8 @@ fn pods_interfaces_are_reported_as_they_come_and_go_and_others_are_not() {
                     name,
                     place: Place::Pod,
                     ethernet: true,
-                    beyond: None,
+                    // The first one that this namespace has a number for.
+                    beyond: Some(0),
                     addresses: Addresses::default(),
                 })
             );

@@ -235,6 +235,9 @@ impl World {
             .get_mut(&frontend.ip().into())
             .expect("written above")
             .flags |= AddressValue::DNS;
+        if let Some(config) = &mut self.config {
+            config.dns = [frontend.ip().into(); 4];
+        }
         service
     }
 
@@ -382,6 +385,7 @@ fn config(keys: &HashKeys) -> Config {
         hash: *keys,
         host: [0; 2],
         service_ranges: Default::default(),
+        dns: Default::default(),
         external_ports: [30_000, 32_767],
         pad: 0,
     }

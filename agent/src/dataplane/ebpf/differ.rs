@@ -88,6 +88,9 @@ impl Differ {
                 .context("cannot read the maps in the kernel")?;
         }
         self.addresses.set(update);
+        if let Some(addresses) = &update.dns_addresses {
+            self.config.set_dns_addresses(addresses);
+        }
         if let Some(terms) = &update.zone {
             self.deniable = terms.deniable;
             self.config.set_ttl(terms.ttl);

@@ -91,9 +91,9 @@ pub(super) fn run(
         }
         take(&mut subjects, options.pairs, &progress)?;
         let with = if masquerading { ", masquerading" } else { "" };
-        for way in [Way::Signpost, Way::Nftables, Way::Iptables] {
-            // Peers are shown as far as they are not what signpost is measured against.
-            if way == course.against {
+        for way in [Way::Signpost, Way::Sockets, Way::Nftables, Way::Iptables] {
+            // Peers are shown as far as they are not what signpost is measured against. Who is no pod has no choice.
+            if way == course.against || (way == Way::Sockets && course.from != From::Pod) {
                 continue;
             }
             let comparison = Comparison {
@@ -103,7 +103,7 @@ pub(super) fn run(
                 of: Of::Value,
                 subject: way.name(),
                 against: course.against.name(),
-                reach: (way == Way::Signpost).then_some(course.reach),
+                reach: matches!(way, Way::Signpost | Way::Sockets).then_some(course.reach),
             };
             figures.push(comparison.figure(&subjects));
         }

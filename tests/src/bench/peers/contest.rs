@@ -39,17 +39,26 @@ pub(super) enum Way {
     /// Nothing does; connections go to pod IPs.
     Direct,
     Signpost,
+    /// Signpost with `--pod-sockets all`.
+    Sockets,
     Nftables,
     Iptables,
 }
 
 impl Way {
-    const ALL: [Self; 4] = [Self::Direct, Self::Signpost, Self::Nftables, Self::Iptables];
+    const ALL: [Self; 5] = [
+        Self::Direct,
+        Self::Signpost,
+        Self::Sockets,
+        Self::Nftables,
+        Self::Iptables,
+    ];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Direct => "direct",
             Self::Signpost => "signpost",
+            Self::Sockets => "signpost at sockets",
             Self::Nftables => "kube-proxy nftables",
             Self::Iptables => "kube-proxy iptables",
         }
@@ -241,7 +250,11 @@ impl Contestant {
         for node in [&one, &two] {
             match way {
                 Way::Direct => {}
-                Way::Signpost => site.agents.push(agent(node, kubeconfig)?),
+                Way::Signpost => site.agents.push(agent(node, kubeconfig, &[])?),
+                Way::Sockets => {
+                    let flags = ["--pod-sockets", "all"];
+                    site.agents.push(agent(node, kubeconfig, &flags)?);
+                }
                 Way::Nftables => proxies.push(proxy(tools, node, kubeconfig, "nftables")?),
                 Way::Iptables => proxies.push(proxy(tools, node, kubeconfig, "iptables")?),
             }
@@ -268,7 +281,7 @@ pub(super) fn lab() -> Result<Lab> {
 }
 
 /// An agent of the API server.
-pub(super) fn agent(node: &crate::lab::Node, kubeconfig: &Path) -> Result<Agent> {
+pub(super) fn agent(node: &crate::lab::Node, kubeconfig: &Path, more: &[&str]) -> Result<Agent> {
     let path = kubeconfig.to_str().context("a path that is text")?;
     let dns = DNS.to_string();
     let flags = [
@@ -281,7 +294,7 @@ pub(super) fn agent(node: &crate::lab::Node, kubeconfig: &Path) -> Result<Agent>
         "--dns-address",
         &dns,
     ];
-    Agent::with_flags(node, &flags)
+    Agent::with_flags(node, &[&flags, more].concat())
 }
 
 /// kube-proxy with its default settings.

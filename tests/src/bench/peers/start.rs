@@ -88,7 +88,7 @@ fn start(contest: &mut Contest) -> Result<Start> {
     let begin = Instant::now();
     let (agent, seconds, cpu_seconds) = thread::scope(|scope| {
         let prober = scope.spawn(|| scale::probe(&pod, begin));
-        let agent = contest::agent(lab.node("one")?, &kubeconfig)?;
+        let agent = contest::agent(lab.node("one")?, &kubeconfig, &[])?;
         let seconds = prober
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;

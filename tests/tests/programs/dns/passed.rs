@@ -242,7 +242,11 @@ fn everything_without_a_configuration(machine: &mut Machine, family: Family) {
     let mut world = world(family);
     let config = world.config.take().unwrap();
     machine.load(world);
-    passes(machine, family, &ent().bytes(), Cause::NotConfigured);
+    // Nobody knows yet that it is a question to the cluster's DNS.
+    let packet = packet(family, &ent().bytes());
+    machine
+        .pod_sends(&packet.frame())
+        .continues_as(&packet.to(dns_pod(family)).frame(), &[Cause::FlowCreated]);
     machine.change(|world| {
         world.config = Some(Config {
             flags: config.flags & !Config::DNS,

@@ -201,6 +201,7 @@ impl Kernel {
             hash: HashKeys { words: [0; 72] },
             host: [0; 2],
             service_ranges: Default::default(),
+            dns: Default::default(),
             external_ports: Config::NO_PORTS,
             pad: 0,
         });

@@ -1,11 +1,12 @@
 //! The element of map `config`.
 
-use std::{collections::BTreeSet, io};
+use std::{collections::BTreeSet, io, net::IpAddr};
 
 use anyhow::Context;
 use ipnet::IpNet;
 use rand::Rng;
 use signpost_common::{
+    Address,
     dns::{Config, Network, SOA_LENGTH, qtype},
     name::{HashKeys, hash},
 };
@@ -30,6 +31,7 @@ pub(super) struct ConfigElement {
     negative_grace: u32,
     flags: u32,
     service_ranges: [Network; 4],
+    dns: [Address; 4],
     external_ports: [u16; 2],
     ttl: u32,
     host: [u32; 2],
@@ -63,6 +65,7 @@ impl ConfigElement {
             hash: keys,
             host: [0; 2],
             service_ranges: Default::default(),
+            dns: Default::default(),
             external_ports: Config::NO_PORTS,
             pad: 0,
         };
@@ -86,6 +89,7 @@ impl ConfigElement {
                 | flag(config.masquerade_all, Config::MASQUERADE_ALL)
                 | flag(!config.cluster_ranges.is_empty(), Config::CLUSTER_RANGES),
             service_ranges: written.service_ranges,
+            dns: written.dns,
             external_ports: written.external_ports,
             ttl: config.ttl,
             host: [0; 2],
@@ -141,6 +145,16 @@ impl ConfigElement {
         }
     }
 
+    /// Takes in the cluster's DNS addresses; [`ConfigElement::write`] carries it out. Questions to those that there is no
+    /// room for go to the DNS pods.
+    pub(super) fn set_dns_addresses(&mut self, addresses: &[IpAddr]) {
+        let first = addresses.first().copied().map(Address::from);
+        self.dns = [first.unwrap_or_default(); 4];
+        for (place, address) in self.dns.iter_mut().zip(addresses) {
+            *place = (*address).into();
+        }
+    }
+
     /// Takes in for how many seconds negative answers may be kept; [`ConfigElement::write`] carries it out.
     pub(super) const fn set_ttl(&mut self, ttl: u32) {
         self.ttl = ttl;
@@ -181,6 +195,7 @@ impl ConfigElement {
             negative_grace: self.negative_grace,
             soa: soa(serial, self.ttl),
             service_ranges: self.service_ranges,
+            dns: self.dns,
             external_ports: self.external_ports,
             host: self.host,
             ..self.written

@@ -300,17 +300,30 @@ fn addresses_say_what_they_are_for_as_long_as_they_are() {
         |maps: &Model, at: &str| maps.find::<Addresses>(&address(at).into()).map(|v| v.flags);
     let all = AddressValue::SERVICE | AddressValue::CLUSTER_IP | AddressValue::DNS;
     assert_eq!(flags(&maps, "10.96.0.10"), Some(all));
+    let config = |maps: &Model| maps.find::<Configs>(&0).unwrap();
+    assert_eq!(config(&maps).dns, [address("10.96.0.10").into(); 4]);
     let node_port = AddressValue::NODE | AddressValue::NODE_PORT;
     assert_eq!(flags(&maps, "192.0.2.1"), Some(node_port));
     assert_eq!(flags(&maps, "fd00::1"), Some(AddressValue::NODE));
 
     apply(&mut differ, &mut maps, &ports([(port("dns"), None)]));
     assert_eq!(flags(&maps, "10.96.0.10"), Some(AddressValue::DNS));
+    let dns = [
+        "10.96.0.11",
+        "fd00::a",
+        "10.96.0.12",
+        "fd00::b",
+        "10.96.0.13",
+    ];
     let update = Update {
         node_addresses: Some(node(&["192.0.2.2"], &[])),
+        dns_addresses: Some(dns.map(address).to_vec()),
         ..ports([])
     };
     apply(&mut differ, &mut maps, &update);
+    // There is no room for the fifth, whose questions go to the DNS pods.
+    let [first, second, third, fourth, _] = dns.map(|at| address(at).into());
+    assert_eq!(config(&maps).dns, [first, second, third, fourth]);
     assert_eq!(flags(&maps, "fd00::1"), None);
     assert_eq!(flags(&maps, "192.0.2.2"), Some(AddressValue::NODE));
 }
