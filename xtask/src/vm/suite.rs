@@ -117,7 +117,7 @@ const SUITES: [Suite; 5] = [
         usual: Which::With(&[
             "a_client_learns_the_mtu",
             "a_pod_reaches_itself",
-            "a_service_without_endpoints_refuses",
+            "errors::a_service_without_endpoints_refuses",
             "an_agent_that_is_killed_and_comes_back",
             "connected_socket_whose_backend_dies",
             "dig_gets_the_same_answer",
