@@ -13,6 +13,7 @@ mod never_stops;
 mod oracle;
 mod outside;
 mod pod_sockets;
+mod policies;
 mod resolvers;
 mod restarts;
 mod rolling;

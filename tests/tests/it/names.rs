@@ -132,6 +132,11 @@ impl Names {
         Ok(names)
     }
 
+    /// Adds objects.
+    pub(crate) fn apply(&mut self, manifests: &str) -> anyhow::Result<()> {
+        self.kubelet.apply(manifests)
+    }
+
     /// What glibc's resolver finds, through the search list.
     pub(crate) fn resolve(&self, name: &str) -> anyhow::Result<Vec<IpAddr>> {
         let mut command = self.jump.command(programs::lab_pod()?)?;

@@ -63,7 +63,7 @@ impl Asking {
     }
 }
 
-fn resolve(client: &Pod, name: &str) -> Result<String> {
+pub(crate) fn resolve(client: &Pod, name: &str) -> Result<String> {
     let found = client
         .command(programs::lab_pod()?)?
         .args(["resolve", name])
@@ -73,7 +73,7 @@ fn resolve(client: &Pod, name: &str) -> Result<String> {
 }
 
 /// Starts a server in its pod, and waits until it answers.
-fn serve(pod: &Pod, agent: &Agent) -> Result<Process> {
+pub(crate) fn serve(pod: &Pod, agent: &Agent) -> Result<Process> {
     let mut command = pod.command(programs::signpost()?)?;
     command
         .arg("dns")
@@ -87,17 +87,17 @@ fn serve(pod: &Pod, agent: &Agent) -> Result<Process> {
 }
 
 /// Two nodes with a DNS server each; that of the first runs as a process of its own. The client is on the first.
-struct World {
+pub(crate) struct World {
     client: Pod,
-    server: Process,
-    own: Pod,
-    _other: Pod,
+    pub(crate) server: Process,
+    pub(crate) own: Pod,
+    pub(crate) other: Pod,
     _upstream: Upstream,
-    small: Small,
+    pub(crate) small: Small,
 }
 
 impl World {
-    fn start() -> Result<Self> {
+    pub(crate) fn start() -> Result<Self> {
         let mut small = Small::two(Cni::Routed)?;
         let upstream = Upstream::start(&small.lab)?;
         small.dns_service()?;
@@ -115,7 +115,7 @@ impl World {
             client,
             server,
             own,
-            _other: other,
+            other,
             _upstream: upstream,
             small,
         };

@@ -5,7 +5,7 @@ use std::fs;
 use crate::project::which;
 
 /// A word in a test's path, the program that such tests call, and where that comes from.
-const PROGRAMS: [(&str, &str, &str); 13] = [
+const PROGRAMS: [(&str, &str, &str); 15] = [
     ("musl", "musl-gcc", "apt-get install musl-tools"),
     ("dig", "dig", "apt-get install bind9-dnsutils"),
     ("kdig", "kdig", "apt-get install knot-dnsutils"),
@@ -15,6 +15,8 @@ const PROGRAMS: [(&str, &str, &str); 13] = [
     ("api_server", "go", GO),
     ("differential", "go", GO),
     ("coredns", "go", GO),
+    ("policies", "nft", "apt-get install nftables"),
+    ("policies", "dig", "apt-get install bind9-dnsutils"),
     ("differential", "nft", "apt-get install nftables"),
     ("migration", "go", GO),
     ("migration", "iptables-nft", "apt-get install iptables"),
