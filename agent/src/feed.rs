@@ -24,7 +24,7 @@ use cached::{Asked, Cached, Keeper};
 use logged::Logged;
 
 use crate::{
-    model::{EndpointSlice, Event, Kind, Object, ObjectName, Pod, Service},
+    model::{EndpointSlice, Event, Kind, Labels, Namespace, Object, ObjectName, Pod, Service},
     zone::ZoneConfig,
 };
 
@@ -104,7 +104,7 @@ struct Watching {
 enum Known {
     Service(Arc<Service>),
     EndpointSlice(Arc<EndpointSlice>),
-    Namespace,
+    Namespace(Labels),
     Pod(Arc<Pod>),
 }
 
@@ -436,7 +436,7 @@ impl Known {
         match object {
             Object::Service(service) => Some(Self::Service(service.clone())),
             Object::EndpointSlice(slice) => Some(Self::EndpointSlice(slice.clone())),
-            Object::Namespace(_) => Some(Self::Namespace),
+            Object::Namespace(namespace) => Some(Self::Namespace(namespace.labels.clone())),
             Object::Pod(pod) => Some(Self::Pod(pod.clone())),
             Object::Node(_) | Object::ServiceCidr(_) => None,
         }
@@ -446,7 +446,10 @@ impl Known {
         match self {
             Self::Service(service) => Object::Service(service.clone()),
             Self::EndpointSlice(slice) => Object::EndpointSlice(slice.clone()),
-            Self::Namespace => Object::Namespace(name.clone()),
+            Self::Namespace(labels) => Object::Namespace(Namespace {
+                name: name.clone(),
+                labels: labels.clone(),
+            }),
             Self::Pod(pod) => Object::Pod(pod.clone()),
         }
     }

@@ -4,13 +4,17 @@
 //! serialise, because the agent hands them on to `signpost dns` over a socket.
 
 mod endpoint;
+mod labels;
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-pub use self::endpoint::{Addresses, Endpoint, Hints};
+pub use self::{
+    endpoint::{Addresses, Endpoint, Hints},
+    labels::Labels,
+};
 
 /// Namespace and name of an object; the namespace is empty for cluster-wide ones.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -115,8 +119,8 @@ pub enum Object {
     Service(Arc<Service>),
     /// An EndpointSlice.
     EndpointSlice(Arc<EndpointSlice>),
-    /// A Namespace, which has nothing but its name.
-    Namespace(ObjectName),
+    /// A Namespace.
+    Namespace(Namespace),
     /// This node.
     Node(Node),
     /// A ServiceCIDR.
@@ -143,10 +147,31 @@ impl Object {
         match self {
             Self::Service(o) => &o.name,
             Self::EndpointSlice(o) => &o.name,
-            Self::Namespace(o) => o,
+            Self::Namespace(o) => &o.name,
             Self::Node(o) => &o.name,
             Self::ServiceCidr(o) => &o.name,
             Self::Pod(o) => &o.name,
+        }
+    }
+}
+
+/// A Namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Namespace {
+    /// The name; no namespace. Sent as it was when a Namespace had nothing else.
+    #[serde(flatten)]
+    pub name: ObjectName,
+    /// `metadata.labels`.
+    #[serde(default)]
+    pub labels: Labels,
+}
+
+/// Without labels.
+impl From<ObjectName> for Namespace {
+    fn from(name: ObjectName) -> Self {
+        Self {
+            name,
+            labels: Labels::default(),
         }
     }
 }
@@ -158,6 +183,9 @@ pub struct Pod {
     pub name: ObjectName,
     /// `status.podIPs`.
     pub addresses: Addresses,
+    /// `metadata.labels`.
+    #[serde(default)]
+    pub labels: Labels,
 }
 
 impl From<Pod> for Object {
@@ -284,6 +312,9 @@ pub struct Service {
     /// Carries neither `service.kubernetes.io/service-proxy-name` nor `service.kubernetes.io/headless`: ours to proxy.
     /// Names exist for it all the same.
     pub proxied: bool,
+    /// `metadata.labels`.
+    #[serde(default)]
+    pub labels: Labels,
 }
 
 /// Where clients outside the cluster find a Service, and which of them are let in.
@@ -340,6 +371,9 @@ pub struct EndpointSlice {
     pub proxied: bool,
     /// Annotation `endpoints.kubernetes.io/last-change-trigger-time`, in milliseconds since 1970.
     pub triggered: Option<i64>,
+    /// `metadata.labels`.
+    #[serde(default)]
+    pub labels: Labels,
 }
 
 /// A port of an EndpointSlice.

@@ -19,7 +19,7 @@ use ipnet::IpNet;
 pub use self::claims::Claim;
 use self::claims::Claims;
 use crate::model::{
-    EndpointSlice, Event, Family, Kind, Node, Object, ObjectName, Pod, Problem, Service,
+    EndpointSlice, Event, Family, Kind, Labels, Node, Object, ObjectName, Pod, Problem, Service,
     ServiceCidr, ServiceKind,
 };
 
@@ -30,12 +30,12 @@ pub struct Registry {
     slices: BTreeMap<ObjectName, Arc<EndpointSlice>>,
     /// Names of the slices of each Service in order, whether the Service is there or not.
     slices_of: BTreeMap<ObjectName, Vec<Arc<str>>>,
-    namespaces: BTreeSet<Arc<str>>,
+    namespaces: BTreeMap<Arc<str>, Labels>,
     node: Option<Node>,
     service_cidrs: BTreeMap<ObjectName, ServiceCidr>,
     pods: BTreeMap<ObjectName, Arc<Pod>>,
-    /// How many Pods of a namespace have an address: more than one while an old one goes.
-    pods_at: HashMap<PodAddress, usize>,
+    /// The Pods of a namespace that have an address: more than one while an old one goes.
+    pods_at: HashMap<PodAddress, Vec<Arc<Pod>>>,
     claims: Claims,
     /// External addresses and ports that are in vain because another Service has them at its ClusterIP, by claimant.
     shadowed: BTreeMap<Claim, BTreeSet<ObjectName>>,
@@ -62,7 +62,7 @@ pub struct Changes {
     /// Services that changed, or whose EndpointSlices did, or that came or went, or that won or lost an address or port.
     /// A Service is named here for its EndpointSlices even when it does not exist itself.
     pub services: BTreeSet<ObjectName>,
-    /// Namespaces that came or went.
+    /// Namespaces that came or went, or whose labels changed.
     pub namespaces: BTreeSet<Arc<str>>,
     /// This node changed (labels, addresses): every Service has to be planned again.
     pub node: bool,
@@ -178,12 +178,17 @@ impl Registry {
 
     /// Whether the namespace exists.
     pub fn has_namespace(&self, name: &str) -> bool {
-        self.namespaces.contains(name)
+        self.namespaces.contains_key(name)
+    }
+
+    /// The labels of a namespace that exists.
+    pub fn namespace_labels(&self, name: &str) -> Option<&Labels> {
+        self.namespaces.get(name)
     }
 
     /// Every namespace.
     pub fn namespaces(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.namespaces.iter()
+        self.namespaces.keys()
     }
 
     /// This node, once it is known.
@@ -199,9 +204,9 @@ impl Registry {
             .copied()
     }
 
-    /// Whether a Pod of the namespace has the address.
-    pub fn has_pod(&self, at: &PodAddress) -> bool {
-        self.pods_at.contains_key(at)
+    /// The Pods of the namespace that have the address.
+    pub fn pods_at(&self, at: &PodAddress) -> impl Iterator<Item = &Pod> {
+        self.pods_at.get(at).into_iter().flatten().map(|pod| &**pod)
     }
 
     /// Every address of a Pod.
@@ -215,7 +220,7 @@ impl Registry {
             Kind::EndpointSlice => self.slices.keys().cloned().collect(),
             Kind::Namespace => self
                 .namespaces
-                .iter()
+                .keys()
                 .map(|name| ObjectName::new("", name.clone()))
                 .collect(),
             Kind::Node => self.node.iter().map(|node| node.name.clone()).collect(),
@@ -264,9 +269,11 @@ impl Registry {
         match object {
             Object::Service(service) => self.insert_service(service),
             Object::EndpointSlice(slice) => self.insert_slice(slice),
-            Object::Namespace(name) => {
-                if self.namespaces.insert(name.name.clone()) {
-                    self.changes.namespaces.insert(name.name);
+            Object::Namespace(namespace) => {
+                let name = namespace.name.name;
+                if self.namespaces.get(&name) != Some(&namespace.labels) {
+                    self.namespaces.insert(name.clone(), namespace.labels);
+                    self.changes.namespaces.insert(name);
                 }
             }
             Object::Node(node) => {
@@ -298,8 +305,8 @@ impl Registry {
                 }
             }
             Kind::Namespace => {
-                if let Some(namespace) = self.namespaces.take(&name.name) {
-                    self.changes.namespaces.insert(namespace);
+                if self.namespaces.remove(&name.name).is_some() {
+                    self.changes.namespaces.insert(name.name.clone());
                 }
             }
             Kind::Node => {
@@ -368,7 +375,10 @@ impl Registry {
         }
         for address in pod.addresses.iter() {
             let at = (pod.name.namespace.clone(), *address);
-            *self.pods_at.entry(at.clone()).or_default() += 1;
+            self.pods_at
+                .entry(at.clone())
+                .or_default()
+                .push(pod.clone());
             self.changes.pods.insert(at);
         }
         if let Some(old) = self.pods.insert(pod.name.clone(), pod) {
@@ -380,8 +390,8 @@ impl Registry {
         for address in pod.addresses.iter() {
             let at = (pod.name.namespace.clone(), *address);
             if let Some(pods) = self.pods_at.get_mut(&at) {
-                *pods -= 1;
-                if *pods == 0 {
+                pods.retain(|other| !std::ptr::eq(&**other, pod));
+                if pods.is_empty() {
                     self.pods_at.remove(&at);
                 }
             }

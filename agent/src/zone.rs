@@ -11,6 +11,7 @@ mod options;
 mod resolve;
 mod reverse;
 pub mod rewrite;
+mod selector;
 mod service;
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,7 @@ pub use name::Name;
 pub use options::{Options, Pods};
 pub use resolve::Resolved;
 pub use rewrite::Rewrite;
+pub use selector::{NoSelector, Selector};
 
 /// What building the zone has to know beside the registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -228,8 +230,10 @@ impl Zone {
         }
         let mut services = changes.services.clone();
         for namespace in &changes.namespaces {
-            let exists =
-                registry.has_namespace(namespace) && self.config.options.exposes(namespace);
+            let options = &self.config.options;
+            let labels = registry.namespace_labels(namespace);
+            let exists = labels.is_some_and(|labels| options.namespace_labels.matches(labels))
+                && options.exposes(namespace);
             let differs = if exists {
                 self.namespaces.insert(namespace.clone())
             } else {
@@ -330,7 +334,8 @@ impl Zone {
         }
         for at in &changes.pods {
             let (namespace, address) = at;
-            if registry.has_pod(at) {
+            let labels = &self.config.options.labels;
+            if registry.pods_at(at).any(|pod| labels.matches(&pod.labels)) {
                 let of_namespace = self.pods.entry(namespace.clone()).or_default();
                 of_namespace.insert(*address);
             } else if let Some(of_namespace) = self.pods.get_mut(namespace) {

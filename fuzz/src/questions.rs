@@ -237,7 +237,10 @@ fn cluster_of_examples() -> Cluster {
     let mut registry = Registry::default();
     let namespaces = ["dev", "prod", "kube-system"].map(|name| ObjectName::new("", name));
     for namespace in namespaces {
-        registry.apply(Event::Apply(Object::Namespace(namespace), Vec::new()));
+        registry.apply(Event::Apply(
+            Object::Namespace(namespace.into()),
+            Vec::new(),
+        ));
     }
     let cluster_ips = |ips: &[&str]| {
         json!({"clusterIP": ips[0], "clusterIPs": ips, "ports": [

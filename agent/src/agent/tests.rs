@@ -232,6 +232,7 @@ fn service_object(namespace: &str, name: &str, address: &str) -> Service {
         external_local: false,
         affinity_timeout: None,
         proxied: true,
+        labels: Default::default(),
     }
 }
 
@@ -262,11 +263,15 @@ fn slice_object(namespace: &str, service: &str, addresses: &[&str]) -> EndpointS
         endpoints: addresses.iter().map(endpoint).collect(),
         proxied: true,
         triggered: None,
+        labels: Default::default(),
     }
 }
 
 fn namespace(name: &str) -> Event {
-    Event::Apply(Object::Namespace(ObjectName::new("", name)), Vec::new())
+    Event::Apply(
+        Object::Namespace(ObjectName::new("", name).into()),
+        Vec::new(),
+    )
 }
 
 fn name(text: &str) -> Name {

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::zone::Name;
+use crate::zone::{Name, Selector};
 
 pub use self::{
     forward::{
@@ -87,6 +87,12 @@ pub struct Cluster {
     /// The only namespaces that have names.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub namespaces: Vec<String>,
+    /// Only namespaces with such labels have names.
+    #[serde(skip_serializing_if = "is_default")]
+    pub namespace_labels: Selector,
+    /// Only Services, their EndpointSlices, and Pods with such labels have names.
+    #[serde(skip_serializing_if = "is_default")]
+    pub labels: Selector,
     /// Endpoints without a host name are named like their Pods.
     #[serde(skip_serializing_if = "is_default")]
     pub endpoint_pod_names: bool,

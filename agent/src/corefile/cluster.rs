@@ -3,7 +3,7 @@
 use super::{Directive, Notes};
 use crate::{
     config::dns::{Bounded, Cluster, Pods, ReverseZone},
-    zone::Name,
+    zone::{Name, Selector},
 };
 
 /// Converts the plugin, of a server block with these zones.
@@ -73,14 +73,15 @@ pub(super) fn convert(directive: &Directive, zones: &[Name], notes: &mut Notes) 
                 notes.add(option, "signpost lists once and watches");
             }
             ["pods", ..] => notes.add(option, "pods is disabled, insecure or verified"),
-            ["labels", ..] => notes.add(
-                option,
-                "every Service has names; choose by namespace, with cluster.namespaces",
-            ),
-            ["namespace_labels", ..] => notes.add(
-                option,
-                "namespaces are chosen by name, with cluster.namespaces",
-            ),
+            [which @ ("labels" | "namespace_labels"), ref selector @ ..]
+                if !selector.is_empty() =>
+            {
+                match selector.join(" ").parse::<Selector>() {
+                    Ok(selector) if which == "labels" => cluster.labels = selector,
+                    Ok(selector) => cluster.namespace_labels = selector,
+                    Err(error) => notes.add(option, error.to_string()),
+                }
+            }
             _ => notes.add(option, "signpost has no such option"),
         }
     }

@@ -157,6 +157,7 @@ fn stub_domains_hosts_and_rewrites_of_clouds_are_converted() {
     }
     kubernetes cluster.local 10.96.0.0/16 {
         namespaces dev prod
+        labels environment in (staging, qa),application=nginx
         endpoint_pod_names
         ignore empty_service
         fallthrough
@@ -195,6 +196,7 @@ cluster:
   ttl: 5
   pods: disabled
   namespaces: [dev, prod]
+  labels: environment in (staging, qa),application=nginx
   endpointPodNames: true
   ignoreEmptyServices: true
   fallthrough: ["."]
@@ -317,8 +319,8 @@ fn what_is_no_corefile_is_refused_with_its_line() {
 fn names_that_are_none_and_what_would_be_refused_are_told() {
     let text = ".:53 {
     kubernetes cluster.local {
-        labels app=web
-        namespace_labels team=a
+        labels app in web
+        namespace_labels team=a b
     }
     hosts {
         192.0.2.1 good.example bad..example
@@ -339,8 +341,8 @@ stub.example:53 {
         let mut all = imported.left_out.iter();
         all.any(|left_out| left_out.line == line && left_out.text.contains(part))
     };
-    assert!(has(3, "cluster.namespaces"), "{told:?}");
-    assert!(has(4, "cluster.namespaces"), "{told:?}");
+    assert!(has(3, "\"app in web\" is no label selector"), "{told:?}");
+    assert!(has(4, "\"team=a b\" is no label selector"), "{told:?}");
     assert!(has(7, "bad..example"), "{told:?}");
     assert!(has(9, "bad..zone"), "{told:?}");
     assert!(has(1, "stubDomains[1].domains"), "{told:?}");

@@ -66,6 +66,7 @@ fn service(addresses: &[&str]) -> Service {
         external_local: false,
         affinity_timeout: None,
         proxied: true,
+        labels: Default::default(),
     }
 }
 
@@ -85,6 +86,7 @@ fn slice(number: usize, port: (&str, Protocol, u16), endpoints: &[&str]) -> Endp
         endpoints,
         proxied: true,
         triggered: None,
+        labels: Default::default(),
     }
 }
 

@@ -21,6 +21,7 @@ fn service(of: &str, created: i64, addresses: &[&str]) -> Service {
         external_local: false,
         affinity_timeout: None,
         proxied: true,
+        labels: Default::default(),
     }
 }
 
@@ -33,6 +34,7 @@ fn slice(of: &str, service: Option<&str>) -> EndpointSlice {
         endpoints: Vec::new(),
         proxied: true,
         triggered: None,
+        labels: Default::default(),
     }
 }
 
@@ -90,7 +92,7 @@ fn an_object_that_does_not_change_is_no_change() {
         apply_service(&mut registry, service("a/x", 1, &["10.0.0.1"]));
         apply_slice(&mut registry, slice("a/x-1", Some("x")));
         registry.apply(Event::Apply(
-            Object::Namespace(ObjectName::new("", "a")),
+            Object::Namespace(ObjectName::new("", "a").into()),
             vec![],
         ));
         registry.apply(Event::Apply(Object::Node(node("b")), vec![]));
@@ -173,7 +175,7 @@ fn a_list_that_begins_anew_forgets_what_its_first_try_named() {
 fn every_kind_is_relisted() {
     let mut registry = Registry::default();
     registry.apply(Event::Apply(
-        Object::Namespace(ObjectName::new("", "a")),
+        Object::Namespace(ObjectName::new("", "a").into()),
         vec![],
     ));
     registry.apply(Event::Apply(Object::Node(node("b")), vec![]));

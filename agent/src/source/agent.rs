@@ -215,7 +215,7 @@ mod tests {
     }
 
     fn namespace(name: &str) -> Event {
-        Event::Apply(Object::Namespace(ObjectName::new("", name)), vec![])
+        Event::Apply(Object::Namespace(ObjectName::new("", name).into()), vec![])
     }
 
     struct Client {

@@ -25,7 +25,9 @@ pub use self::{
     service::{Addresses, service},
     slice::slice,
 };
-use crate::model::{Event, Family, Kind, Node, Object, ObjectName, Problem, ServiceCidr};
+use crate::model::{
+    Event, Family, Kind, Labels, Namespace, Node, Object, ObjectName, Problem, ServiceCidr,
+};
 
 /// What became of an object: none of it where its name or type cannot be used at all.
 pub type Converted<T> = (Option<T>, Vec<Problem>);
@@ -65,11 +67,20 @@ pub fn name(meta: &ObjectMeta) -> ObjectName {
 }
 
 /// Converts a Namespace.
-pub fn namespace(namespace: &core::Namespace) -> Converted<ObjectName> {
+pub fn namespace(namespace: &core::Namespace) -> Converted<Namespace> {
     let name = ObjectName::new("", name(&namespace.metadata).name);
     let mut report = Report::new("Namespace", &name);
     let usable = report.dns_label("metadata.name", &name.name);
-    (usable.then_some(name), report.problems)
+    let labels = labels(&namespace.metadata);
+    (
+        usable.then_some(Namespace { name, labels }),
+        report.problems,
+    )
+}
+
+/// Labels of an object.
+pub(super) fn labels(meta: &ObjectMeta) -> Labels {
+    Labels::new(meta.labels.as_ref())
 }
 
 /// Converts a Node.
@@ -301,7 +312,7 @@ mod tests {
         };
         assert_eq!(
             namespace(&object("dev")).0,
-            Some(ObjectName::new("", "dev"))
+            Some(ObjectName::new("", "dev").into())
         );
         let (none, problems) = namespace(&object("De.v"));
         assert_eq!(none, None);

@@ -14,7 +14,9 @@ use super::{
     tests::*,
     *,
 };
-use crate::model::{Event, Kind as ObjectKind, Object, ServiceKind};
+use crate::model::{
+    EndpointSlice, Event, Kind as ObjectKind, Labels, Namespace, Object, Service, ServiceKind,
+};
 
 #[derive(Debug, PartialEq)]
 enum Verdict {
@@ -186,11 +188,13 @@ fn event() -> impl Strategy<Value = Event> {
         ])
         .prop_map(|t| ServiceKind::ExternalName(t.to_owned())),
     ];
-    let apply_service =
-        (label(), label(), service_kind, 0usize..3).prop_map(|(namespace, name, kind, ports)| {
+    let apply_service = (label(), label(), service_kind, 0usize..3, labels()).prop_map(
+        |(namespace, name, kind, ports, labels)| {
             let ports = [("http", 80), ("", 81)][..ports.min(2)].to_vec();
-            Event::Apply(Object::from(service(namespace, name, kind, &ports)), vec![])
-        });
+            let service = service(namespace, name, kind, &ports);
+            Event::Apply(Object::from(Service { labels, ..service }), vec![])
+        },
+    );
     let endpoints = prop::collection::vec(
         (
             address(),
@@ -199,8 +203,8 @@ fn event() -> impl Strategy<Value = Event> {
         ),
         0..4,
     );
-    let apply_slice = (label(), label(), 0..3, endpoints, any::<bool>()).prop_map(
-        |(namespace, name, n, endpoints, ports)| {
+    let apply_slice = ((label(), label(), 0..3), endpoints, any::<bool>(), labels()).prop_map(
+        |((namespace, name, n), endpoints, ports, labels)| {
             let slice = slice(
                 namespace,
                 &format!("{name}-{n}"),
@@ -208,13 +212,17 @@ fn event() -> impl Strategy<Value = Event> {
                 if ports { &[("http", 8080)] } else { &[] },
                 &endpoints,
             );
+            let slice = EndpointSlice { labels, ..slice };
             Event::Apply(Object::from(slice), vec![])
         },
     );
     prop_oneof![
         4 => apply_service,
         4 => apply_slice,
-        3 => label().prop_map(|n| Event::Apply(Object::Namespace(ObjectName::new("", n)), vec![])),
+        3 => (label(), labels()).prop_map(|(n, labels)| {
+            let name = ObjectName::new("", n);
+            Event::Apply(Object::Namespace(Namespace { name, labels }), vec![])
+        }),
         1 => label().prop_map(|n| Event::Delete(ObjectKind::Namespace, ObjectName::new("", n))),
         1 => (label(), label()).prop_map(|(a, b)| Event::Delete(ObjectKind::Service, ObjectName::new(a, b))),
         1 => (label(), label(), 0..3).prop_map(|(a, b, n)| {
@@ -305,15 +313,20 @@ fn options() -> impl Strategy<Value = Options> {
         ),
         zones(0),
         any::<bool>(),
-        prop_oneof![2 => Just(BTreeSet::new()), 1 => namespaces],
+        (
+            prop_oneof![2 => Just(BTreeSet::new()), 1 => namespaces],
+            selector(),
+            selector(),
+        ),
         any::<[bool; 2]>(),
         prop_oneof![2 => Just(Hosts::default()), 2 => hosts],
         prop::collection::vec(rewrite(), 0..2),
         prop_oneof![3 => Just(default.reverse), 1 => Just(Vec::new())],
     );
     let said = said.prop_map(
-        |((aliases, fallthrough), elsewhere, pods, namespaces, flags, hosts, rewrites, reverse)| {
+        |((aliases, fallthrough), elsewhere, pods, chosen, flags, hosts, rewrites, reverse)| {
             let [endpoint_pod_names, ignore_empty_services] = flags;
+            let (namespaces, namespace_labels, labels) = chosen;
             Options {
                 aliases,
                 reverse,
@@ -321,6 +334,8 @@ fn options() -> impl Strategy<Value = Options> {
                 elsewhere,
                 pods: if pods { Pods::Insecure } else { Pods::Disabled },
                 namespaces,
+                namespace_labels,
+                labels,
                 endpoint_pod_names,
                 ignore_empty_services,
                 hosts,
@@ -330,6 +345,21 @@ fn options() -> impl Strategy<Value = Options> {
         },
     );
     prop_oneof![1 => Just(nothing), 3 => said]
+}
+
+/// Everything, or what has one of two labels.
+fn selector() -> impl Strategy<Value = Selector> {
+    let texts = prop_oneof![3 => Just(""), 1 => Just("tier=front"), 1 => Just("tier")];
+    texts.prop_map(|text| text.parse().expect("a selector"))
+}
+
+/// None, or one of two.
+fn labels() -> impl Strategy<Value = Labels> {
+    let tiers = prop_oneof![1 => Just(None), 2 => Just(Some("front")), 1 => Just(Some("back"))];
+    tiers.prop_map(|tier| {
+        let pair = tier.map(|tier| ("tier".to_owned(), tier.to_owned()));
+        Labels::new(Some(&pair.into_iter().collect()))
+    })
 }
 
 /// A name that an operator may write: mostly inside the zone.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::{Hosts, Name, Rewrite};
+use super::{Hosts, Name, Rewrite, Selector};
 
 /// Options of the zone, those of CoreDNS's plugin `kubernetes` and of what stands before it. The default is kubeadm's
 /// Corefile.
@@ -20,6 +20,11 @@ pub struct Options {
     pub pods: Pods,
     /// The only namespaces that there are; all where it is empty.
     pub namespaces: BTreeSet<Arc<str>>,
+    /// Namespaces whose labels it does not match are as if they were not there; addresses lead back to names in them all
+    /// the same (CoreDNS).
+    pub namespace_labels: Selector,
+    /// Services, EndpointSlices and Pods whose labels it does not match are as if they were not there.
+    pub labels: Selector,
     /// Endpoints without a host name are named like their Pods.
     pub endpoint_pod_names: bool,
     /// A Service with ClusterIPs and without ready endpoints does not exist.
@@ -59,6 +64,8 @@ impl Default for Options {
             elsewhere: Vec::new(),
             pods: Pods::default(),
             namespaces: BTreeSet::new(),
+            namespace_labels: Selector::default(),
+            labels: Selector::default(),
             endpoint_pod_names: false,
             ignore_empty_services: false,
             hosts: Hosts::default(),

@@ -6,7 +6,7 @@ use signpost_common::name::MAX_LABEL;
 
 use super::{Name, Options, reverse::Held};
 use crate::{
-    model::{Endpoint, EndpointPort, EndpointSlice, ObjectName, Protocol, ServiceKind},
+    model::{Endpoint, EndpointPort, EndpointSlice, ObjectName, Protocol, Service, ServiceKind},
     registry::Registry,
 };
 
@@ -85,7 +85,9 @@ impl ServiceRecords {
         if !options.exposes(&name.namespace) {
             return None;
         }
-        let mut kind = match registry.service(name).map(|s| (&s.kind, s)) {
+        let selected = |service: &&Service| options.labels.matches(&service.labels);
+        let service = registry.service(name).filter(selected);
+        let mut kind = match service.map(|s| (&s.kind, s)) {
             None => Kind::Absent,
             Some((ServiceKind::Headless, _)) => Kind::Headless,
             Some((ServiceKind::ExternalName(target), _)) => external(target),
@@ -106,7 +108,9 @@ impl ServiceRecords {
                     .collect(),
             },
         };
-        let slices: Box<[_]> = registry.slices(name).cloned().collect();
+        let slices = registry.slices(name);
+        let slices = slices.filter(|slice| options.labels.matches(&slice.labels));
+        let slices: Box<[_]> = slices.cloned().collect();
         let mut ready = Vec::new();
         for (slice, of_slice) in (0..).zip(&slices) {
             let endpoints = (0..).zip(&of_slice.endpoints);

@@ -1,5 +1,7 @@
 //! The zone's answers, box by box of the Kubernetes DNS specification 1.1.0 (D) and of CoreDNS (C).
 
+mod selected;
+
 use rstest::rstest;
 use signpost_common::dns::qtype::*;
 
@@ -52,6 +54,7 @@ pub(super) fn service(
         external_local: false,
         affinity_timeout: None,
         proxied: true,
+        labels: Default::default(),
     }
 }
 
@@ -94,6 +97,7 @@ pub(super) fn slice(
             .collect(),
         proxied: true,
         triggered: None,
+        labels: Default::default(),
     }
 }
 
@@ -216,7 +220,7 @@ pub(super) fn example_with_entries() -> (Zone, Entries) {
     let mut registry = Registry::default();
     for namespace in ["default", "kube-system", "dev", "empty"] {
         registry.apply(Event::Apply(
-            Object::Namespace(ObjectName::new("", namespace)),
+            Object::Namespace(ObjectName::new("", namespace).into()),
             vec![],
         ));
     }
@@ -458,7 +462,7 @@ fn a_name_belongs_to_the_service_it_is_at_or_below() {
 #[test]
 fn a_namespace_that_goes_takes_its_names_along_and_brings_them_back() {
     let mut registry = Registry::default();
-    let namespace = Object::Namespace(ObjectName::new("", "dev"));
+    let namespace = Object::Namespace(ObjectName::new("", "dev").into());
     let kind = ServiceKind::ClusterIp(vec!["10.96.1.1".parse().unwrap()]);
     registry.apply(Event::Apply(namespace.clone(), vec![]));
     registry.apply(Event::Apply(
@@ -487,7 +491,7 @@ fn a_namespace_that_goes_takes_its_names_along_and_brings_them_back() {
 fn of_ten_thousand_services_only_the_one_that_changed_is_told_of() {
     let mut registry = Registry::default();
     registry.apply(Event::Apply(
-        Object::Namespace(ObjectName::new("", "dev")),
+        Object::Namespace(ObjectName::new("", "dev").into()),
         vec![],
     ));
     for n in 0..10_000u32 {

@@ -21,7 +21,7 @@ struct File {
 }
 
 /// What CoreDNS keeps is not asked for: its cache is before its hosts, and cuts their TTL.
-const FILES: [File; 2] = [
+const FILES: [File; 3] = [
     File {
         text: ".:53 {
     errors
@@ -109,6 +109,44 @@ second.example:53 {
             "9.9.96.10.in-addr.arpa",
             "1.99.97.10.in-addr.arpa",
             "1.0.0.192.in-addr.arpa",
+        ],
+    },
+    File {
+        text: ".:53 {
+    errors
+    ready
+    hosts {
+        192.0.2.3 third.marker.example
+        fallthrough
+    }
+    kubernetes cluster.local in-addr.arpa ip6.arpa {
+        kubeconfig KUBECONFIG laboratory
+        labels tier in (front, edge),!hidden
+        namespace_labels team notin (b)
+        pods insecure
+        ttl 30
+        fallthrough in-addr.arpa ip6.arpa
+    }
+    forward . UPSTREAM
+    loadbalance
+}
+",
+        marker: "third.marker.example.",
+        names: &[
+            "dev.svc.cluster.local",
+            "prod.svc.cluster.local",
+            "com.svc.cluster.local",
+            "default.svc.cluster.local",
+            "ent.dev.svc.cluster.local",
+            "ent.prod.svc.cluster.local",
+            "twenty.dev.svc.cluster.local",
+            "forty.dev.svc.cluster.local",
+            "10-0-0-1.dev.pod.cluster.local",
+            "10-0-0-1.prod.pod.cluster.local",
+            "kube-dns.kube-system.svc.cluster.local",
+            "10.0.96.10.in-addr.arpa",
+            "1.98.96.10.in-addr.arpa",
+            "1.99.96.10.in-addr.arpa",
         ],
     },
 ];

@@ -88,7 +88,7 @@ const HEADLESS: u32 = 250;
 fn zone_of_many() -> BTreeMap<Name, Option<NameEntry>> {
     let mut registry = Registry::default();
     let mut apply = |object| registry.apply(Event::Apply(object, vec![]));
-    apply(Object::Namespace(ObjectName::new("", "prod")));
+    apply(Object::Namespace(ObjectName::new("", "prod").into()));
     let port = ServicePort {
         name: "http".into(),
         protocol: Protocol::Tcp,
@@ -106,6 +106,7 @@ fn zone_of_many() -> BTreeMap<Name, Option<NameEntry>> {
             external_local: false,
             affinity_timeout: None,
             proxied: true,
+            labels: Default::default(),
         })
     };
     for number in 0..SERVICES {
@@ -138,6 +139,7 @@ fn zone_of_many() -> BTreeMap<Name, Option<NameEntry>> {
             endpoints: (0..20).map(endpoint).collect(),
             proxied: true,
             triggered: None,
+            labels: Default::default(),
         }));
     }
     let mut zone = Zone::new(ZoneConfig {

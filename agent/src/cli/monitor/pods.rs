@@ -97,6 +97,7 @@ mod tests {
             endpoints: pods.iter().map(endpoint).collect(),
             proxied: true,
             triggered: None,
+            labels: Default::default(),
         };
         Event::Apply(Object::EndpointSlice(Arc::new(slice)), Vec::new())
     }

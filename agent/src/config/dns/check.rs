@@ -20,6 +20,9 @@ impl DnsConfig {
                 );
             }
         }
+        if !self.cluster.namespaces.is_empty() && !self.cluster.namespace_labels.is_empty() {
+            return wrong("cluster.namespaceLabels", "cannot go with namespaces");
+        }
         if let Some(domain) = &self.cluster.domain {
             if domain.wire().is_empty() {
                 return wrong("cluster.domain", "\".\" cannot be the cluster's domain");

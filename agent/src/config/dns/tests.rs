@@ -19,6 +19,7 @@ cluster:
   ttl: 5
   pods: disabled
   namespaces: [dev, prod]
+  labels: app in (a, b), !old
   endpointPodNames: true
   ignoreEmptyServices: true
   fallthrough: [in-addr.arpa, ip6.arpa]
@@ -153,6 +154,16 @@ fn what_says_nothing_is_the_default() {
     "dns.yaml: cluster.namespaces[0]: ",
     "De.v"
 )]
+#[case::selector(
+    "cluster:\n  labels: a in b\n",
+    "dns.yaml:2:11: cluster.labels: ",
+    "\"a in b\" is no label selector"
+)]
+#[case::selectors(
+    "cluster: {namespaces: [dev], namespaceLabels: a}\n",
+    "dns.yaml: cluster.namespaceLabels: ",
+    "cannot go with namespaces"
+)]
 fn what_is_wrong_is_named_with_its_place(
     #[case] text: &str,
     #[case] begins: &str,
@@ -232,6 +243,7 @@ fn what_the_file_says_of_the_zone_has_a_number_however_it_is_written() {
         digest("cache: {success: {ttl: 7}}\nlog: {classes: [all]}"),
         0
     );
+    assert_eq!(digest("cluster: {ttl: 30, pods: insecure}"), 0);
     let dev = digest("cluster: {namespaces: [dev]}");
     assert_eq!(
         digest("# the same\ncluster:\n  namespaces:\n    - dev\ncache: {failureTtl: 1}"),

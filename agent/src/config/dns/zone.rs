@@ -16,6 +16,8 @@ impl DnsConfig {
             ttl: _,
             pods,
             namespaces,
+            namespace_labels,
+            labels,
             endpoint_pod_names,
             ignore_empty_services,
             fallthrough,
@@ -23,7 +25,7 @@ impl DnsConfig {
         let reverse = reverse_zones.as_ref().map_or(default.reverse, |zones| {
             zones.iter().flat_map(|zone| zone.zones()).collect()
         });
-        Options {
+        let options = Options {
             aliases: other_domains.clone(),
             reverse,
             fallthrough: fallthrough.clone().unwrap_or(default.fallthrough),
@@ -38,6 +40,8 @@ impl DnsConfig {
                 Some(Pods::Insecure) | None => ZonePods::Insecure,
             },
             namespaces: namespaces.iter().map(|name| Arc::from(&**name)).collect(),
+            namespace_labels: namespace_labels.clone(),
+            labels: labels.clone(),
             endpoint_pod_names: *endpoint_pod_names,
             ignore_empty_services: *ignore_empty_services,
             hosts: self.zone_hosts(),
@@ -47,28 +51,18 @@ impl DnsConfig {
                 .iter()
                 .flat_map(|rule| rule.rule())
                 .collect::<Vec<Rewrite>>(),
-            digest: self.zone_digest(),
+            digest: 0,
+        };
+        Options {
+            digest: digest(&options, self.other_ttl()),
+            ..options
         }
     }
 
-    /// FNV-1a of all that says something of the zone, as it is written: the same in every process of this version.
-    fn zone_digest(&self) -> u64 {
-        let domains = self.stub_domains.iter().flat_map(|stub| &stub.domains);
-        let said = (
-            &self.cluster,
-            &self.hosts,
-            &self.rewrite,
-            domains.collect::<Vec<_>>(),
-        );
-        let nothing = Self::default();
-        if said == (&nothing.cluster, &nothing.hosts, &nothing.rewrite, vec![]) {
-            return 0;
-        }
-        // Types of plain data serialise.
-        let text = serde_json::to_vec(&said).unwrap_or_default();
-        text.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
-        })
+    /// Another TTL than the one that nobody has to say.
+    fn other_ttl(&self) -> Option<u32> {
+        let ttl = self.cluster.ttl.map(|ttl| ttl.get());
+        ttl.filter(|ttl| *ttl != crate::agent::desired::TTL)
     }
 
     fn zone_hosts(&self) -> Hosts {
@@ -87,4 +81,15 @@ impl DnsConfig {
             !hosts.no_reverse,
         )
     }
+}
+
+/// FNV-1a of what is meant, however it is written: the same in every process of this version.
+fn digest(options: &Options, ttl: Option<u32>) -> u64 {
+    if ttl.is_none() && *options == Options::default() {
+        return 0;
+    }
+    let text = format!("{options:?} {ttl:?}");
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+    })
 }

@@ -65,6 +65,7 @@ fn pod(name: &str, addresses: &[&str]) -> Event {
     let pod = Pod {
         name: ObjectName::new("dev", name),
         addresses: addresses.into(),
+        labels: Default::default(),
     };
     Event::Apply(Object::from(pod), Vec::new())
 }

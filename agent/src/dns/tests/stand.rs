@@ -294,7 +294,7 @@ impl Bench {
             self.feed.event(&Event::Begin(kind));
         }
         let apply = |object| self.feed.event(&Event::Apply(object, vec![]));
-        apply(Object::Namespace(ObjectName::new("", "dev")));
+        apply(Object::Namespace(ObjectName::new("", "dev").into()));
         let address = [10, 96, 1, 1].into();
         apply(service("ent", ServiceKind::ClusterIp(vec![address])));
         apply(service("web", ServiceKind::Headless));
@@ -323,6 +323,7 @@ impl Bench {
             endpoints: endpoints.collect(),
             proxied: true,
             triggered: None,
+            labels: Default::default(),
         }));
         for kind in KINDS {
             self.feed.event(&Event::End(kind));
@@ -447,5 +448,6 @@ pub(super) fn service(name: &str, kind: ServiceKind) -> Object {
         external_local: false,
         affinity_timeout: None,
         proxied: true,
+        labels: Default::default(),
     })
 }

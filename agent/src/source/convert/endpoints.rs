@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1 as api;
 
-use super::{Report, field, name, shared::shared, slice_is_proxied};
+use super::{Report, field, labels, name, shared::shared, slice_is_proxied};
 use crate::model::{Endpoint, EndpointPort, EndpointSlice, Family, ObjectName, Problem};
 
 /// Whether the control plane mirrors an Endpoints object: not those that say so, nor locks of leader elections.
@@ -31,6 +31,8 @@ pub fn endpoints(endpoints: &api::Endpoints) -> (Vec<EndpointSlice>, Vec<Problem
         return (Vec::new(), report.problems);
     }
     let proxied = slice_is_proxied(&endpoints.metadata);
+    // As the control plane copies them.
+    let labels = labels(&endpoints.metadata);
     let mut slices = Vec::new();
     let subsets = endpoints.subsets.as_deref().unwrap_or_default();
     for (index, subset) in subsets.iter().enumerate() {
@@ -72,6 +74,7 @@ pub fn endpoints(endpoints: &api::Endpoints) -> (Vec<EndpointSlice>, Vec<Problem
                 endpoints,
                 proxied,
                 triggered: None,
+                labels: labels.clone(),
             });
         }
     }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1 as core;
 
-use super::{Converted, Report, name};
+use super::{Converted, Report, labels, name};
 use crate::model::Pod;
 
 /// Converts a Pod. One that is over or that goes has no address any more, and nothing is wrong with it (CoreDNS leaves it out
@@ -20,6 +20,7 @@ pub fn pod(object: &core::Pod) -> Converted<Pod> {
     let pod = (!addresses.is_empty()).then(|| Pod {
         name,
         addresses: addresses.into(),
+        labels: labels(&object.metadata),
     });
     (pod, report.problems)
 }

@@ -4,7 +4,9 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use k8s_openapi::api::core::v1 as api;
 
-use super::{Converted, Report, field, name, service_is_proxied, shared::shared, ways_in::ways_in};
+use super::{
+    Converted, Report, field, labels, name, service_is_proxied, shared::shared, ways_in::ways_in,
+};
 use crate::model::{Family, Service, ServiceKind, ServicePort};
 
 /// Seconds for which a client stays with its endpoint, where the Service does not say (API default).
@@ -63,6 +65,7 @@ pub fn service(service: &api::Service, addresses: Addresses) -> Converted<Servic
         ),
         affinity_timeout: affinity(&mut report, spec),
         proxied: service_is_proxied(&service.metadata),
+        labels: labels(&service.metadata),
     };
     (Some(service), report.problems)
 }

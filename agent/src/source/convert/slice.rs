@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::{api::discovery::v1 as api, jiff::Timestamp};
 
-use super::{Converted, Report, field, name, shared::shared, slice_is_proxied};
+use super::{Converted, Report, field, labels, name, shared::shared, slice_is_proxied};
 use crate::model::{Endpoint, EndpointPort, EndpointSlice, Family, Hints};
 
 const SERVICE: &str = "kubernetes.io/service-name";
@@ -50,6 +50,7 @@ pub fn slice(slice: &api::EndpointSlice) -> Converted<EndpointSlice> {
         endpoints,
         proxied: slice_is_proxied(meta),
         triggered: triggered.map(Timestamp::as_millisecond),
+        labels: labels(meta),
     };
     (Some(slice), report.problems)
 }

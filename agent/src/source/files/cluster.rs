@@ -17,7 +17,8 @@ use super::{
 };
 use crate::{
     model::{
-        EndpointSlice, Family, Kind, Node, Object, ObjectName, Pod, Problem, Service, ServiceKind,
+        EndpointSlice, Family, Kind, Labels, Namespace, Node, Object, ObjectName, Pod, Problem,
+        Service, ServiceKind,
     },
     source::convert,
 };
@@ -38,18 +39,18 @@ pub(super) struct Cluster {
 pub(super) enum Known {
     Service(Arc<Service>),
     EndpointSlice(Arc<EndpointSlice>),
-    Namespace,
+    Namespace(Namespace),
     Node(Arc<Node>),
     Pod(Arc<Pod>),
 }
 
 impl Known {
     /// The object as sources emit it.
-    pub(super) fn object(&self, name: &ObjectName) -> Object {
+    pub(super) fn object(&self) -> Object {
         match self {
             Self::Service(service) => Object::Service(service.clone()),
             Self::EndpointSlice(slice) => Object::EndpointSlice(slice.clone()),
-            Self::Namespace => Object::Namespace(name.clone()),
+            Self::Namespace(namespace) => Object::Namespace(namespace.clone()),
             Self::Node(node) => Object::Node(Node::clone(node)),
             Self::Pod(pod) => Object::Pod(pod.clone()),
         }
@@ -132,7 +133,8 @@ impl Cluster {
         for namespace in lived_in.chain(NAMESPACES) {
             if convert::is_dns_label(namespace) {
                 let name = ObjectName::new("", namespace);
-                self.insert(Kind::Namespace, name, Known::Namespace, Vec::new());
+                let known = Known::Namespace(name.clone().into());
+                self.insert(Kind::Namespace, name, known, Vec::new());
             }
         }
     }
@@ -141,7 +143,10 @@ impl Cluster {
         let name = manifest.name.clone();
         let problems = manifest.problems.clone();
         match &manifest.content {
-            Content::Namespace => self.insert(Kind::Namespace, name, Known::Namespace, problems),
+            Content::Namespace(namespace) => {
+                let known = Known::Namespace(namespace.clone());
+                self.insert(Kind::Namespace, name, known, problems);
+            }
             Content::EndpointSlice(slice) => {
                 let known = Known::EndpointSlice(slice.clone());
                 self.insert(Kind::EndpointSlice, name, known, problems);
@@ -321,6 +326,7 @@ impl Cluster {
             let pod = Pod {
                 name: draft.name.clone(),
                 addresses: draft.addresses.clone().into(),
+                labels: Labels::new(Some(&draft.labels)),
             };
             let known = Known::Pod(Arc::new(pod));
             self.insert(Kind::Pod, draft.name.clone(), known, Vec::new());

@@ -35,7 +35,7 @@ pub(super) async fn emit(
         for (key, new) in now.objects.iter().filter(|((k, _), _)| *k == kind) {
             if old.objects.get(key) != Some(new) {
                 let (known, problems) = new;
-                let event = Event::Apply(known.object(&key.1), problems.clone());
+                let event = Event::Apply(known.object(), problems.clone());
                 events.send(event).await?;
             }
         }

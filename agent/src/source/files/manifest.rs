@@ -13,7 +13,7 @@ use super::{
     service::{ServiceDraft, service},
 };
 use crate::{
-    model::{EndpointSlice, Node, ObjectName, Problem},
+    model::{EndpointSlice, Namespace, Node, ObjectName, Problem},
     source::convert,
 };
 
@@ -38,7 +38,7 @@ pub(super) enum Content {
     /// Endpoints, already mirrored.
     Endpoints(Vec<Arc<EndpointSlice>>),
     Pod(Arc<PodDraft>),
-    Namespace,
+    Namespace(Namespace),
     Node(Arc<Node>),
     /// A kind that says nothing to us, or an object that cannot be used.
     Nothing,
@@ -222,8 +222,8 @@ fn convert_one(of: &TypeMeta, from: &impl Origin) -> Result<Vec<Manifest>, Unrea
         }
         ("v1", "Namespace") => {
             let object: core::Namespace = from.parse()?;
-            let (name, problems) = convert::namespace(&object);
-            let content = name.is_some().then_some(Content::Namespace);
+            let (namespace, problems) = convert::namespace(&object);
+            let content = namespace.map(Content::Namespace);
             let name = ObjectName::new("", convert::name(&object.metadata).name);
             (name, content, problems)
         }

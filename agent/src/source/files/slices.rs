@@ -96,6 +96,8 @@ pub(super) fn slices(
                 // The control plane marks the slices of headless Services with the label that proxies heed.
                 proxied: service.proxied && service.kind != ServiceKind::Headless,
                 triggered: None,
+                // As the control plane copies them.
+                labels: service.labels.clone(),
             });
         }
     }

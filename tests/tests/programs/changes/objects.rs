@@ -227,7 +227,7 @@ impl Objects {
 
     /// Everything, as a list.
     pub(crate) fn listed(&self) -> Vec<Event> {
-        let namespace = Object::Namespace(ObjectName::new("", "prod"));
+        let namespace = Object::Namespace(ObjectName::new("", "prod").into());
         let namespaces = vec![Event::Apply(namespace, Vec::new())];
         let services = self.services.iter();
         let slices = self.slices.iter();

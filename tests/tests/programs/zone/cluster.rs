@@ -252,7 +252,7 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 fn namespace(name: &str) -> Event {
-    Event::Apply(Object::Namespace(ObjectName::new("", name)), vec![])
+    Event::Apply(Object::Namespace(ObjectName::new("", name).into()), vec![])
 }
 
 fn service(namespace: &str, name: &str, kind: ServiceKind, protocol: Protocol, port: u16) -> Event {
@@ -271,6 +271,7 @@ fn service(namespace: &str, name: &str, kind: ServiceKind, protocol: Protocol, p
         external_local: false,
         affinity_timeout: None,
         proxied: true,
+        labels: Default::default(),
     };
     Event::Apply(Object::from(service), vec![])
 }
@@ -308,6 +309,7 @@ fn slice(
         endpoints: endpoints.iter().map(endpoint).collect(),
         proxied: true,
         triggered: None,
+        labels: Default::default(),
     };
     Event::Apply(Object::from(slice), vec![])
 }

@@ -100,6 +100,7 @@ fn objects(number: u32) -> [Object; 2] {
         external_local: false,
         affinity_timeout: None,
         proxied: true,
+        labels: Default::default(),
     };
     let endpoint = |n: u32| Endpoint {
         addresses: IpAddr::from(Ipv4Addr::from_bits(0x0a80_0000 + number * ENDPOINTS + n)).into(),
@@ -123,6 +124,7 @@ fn objects(number: u32) -> [Object; 2] {
         endpoints: (0..ENDPOINTS).map(endpoint).collect(),
         proxied: true,
         triggered: None,
+        labels: Default::default(),
     };
     [service.into(), slice.into()]
 }
@@ -151,7 +153,7 @@ fn services_and_their_endpoints_take_no_more_memory_than_planned() {
     };
     Kind::ALL.into_iter().map(Event::Begin).for_each(&mut hear);
     for number in 0..50 {
-        let namespace = Object::Namespace(ObjectName::new("", format!("team-{number}")));
+        let namespace = Object::Namespace(ObjectName::new("", format!("team-{number}")).into());
         hear(Event::Apply(namespace, Vec::new()));
     }
     let all = (0..SERVICES).flat_map(objects);
