@@ -8,7 +8,7 @@ use signpost_tests::lab::{Agent, Cni, Lab, Sockets, links, wait};
 
 use crate::{
     host::{all_kinds_reach, answering_at_sockets, forms, kind},
-    small::{CNIS, PATIENCE, PROGRAMMED, Small, answering},
+    small::{CNIS, PATIENCE, PROGRAMMED, Small, Vip, answering},
 };
 
 /// Names no interface of a laboratory: to the agent they are all somebody else's.
@@ -27,6 +27,17 @@ fn two(cni: Cni, flags: &[&str]) -> anyhow::Result<Small> {
         agents.push(Agent::with_flags(node, &all)?);
     }
     Ok(Small::over(lab, agents))
+}
+
+/// Waits until the Service answers a pod, at whose sockets nothing was served before.
+fn until_at_sockets(agent: &Agent, sockets: &Sockets, vip: Vip) -> anyhow::Result<()> {
+    wait::until("service at its sockets", PROGRAMMED, || {
+        sockets
+            .converse(vip.v4, Duration::from_millis(300))?
+            .say("x")?;
+        ensure!(agent.counter("socket_connected")? > 0, "not at its sockets");
+        Ok(())
+    })
 }
 
 #[test]
@@ -95,13 +106,7 @@ fn a_pod_that_gets_a_macvlan_interface_goes_over_to_its_sockets() -> anyhow::Res
         links::add_route(inside, links::alone(service.ip()), Some(gateway), "net0")?;
     }
     let sockets = Sockets::of_pod(&client)?;
-    wait::until("service at its sockets", PROGRAMMED, || {
-        sockets
-            .converse(vip.v4, Duration::from_millis(300))?
-            .say("x")?;
-        ensure!(agent.counter("socket_connected")? > 0, "not at its sockets");
-        Ok(())
-    })?;
+    until_at_sockets(agent, &sockets, vip)?;
     all_kinds_reach(&sockets, vip, "default/remote")
 }
 
@@ -115,13 +120,7 @@ fn with_all_pods_at_their_sockets_tcp_is_served_there_and_datagrams_at_the_inter
     small.server("web", "two", "web")?;
     let vip = small.service("web")?;
     let agent = &small.agents[0];
-    wait::until("service at its sockets", PROGRAMMED, || {
-        sockets
-            .converse(vip.v4, Duration::from_millis(300))?
-            .say("x")?;
-        ensure!(agent.counter("socket_connected")? > 0, "not at its sockets");
-        Ok(())
-    })?;
+    until_at_sockets(agent, &sockets, vip)?;
     let before = agent.counters()?;
     all_kinds_reach(&sockets, vip, "default/web")?;
     let after = agent.counters()?;

@@ -91,7 +91,7 @@ pub(super) fn run(
         }
         take(&mut subjects, options.pairs, &progress)?;
         let with = if masquerading { ", masquerading" } else { "" };
-        for way in [Way::Signpost, Way::Sockets, Way::Nftables, Way::Iptables] {
+        for way in Way::ALL {
             // Peers are shown as far as they are not what signpost is measured against. Who is no pod has no choice.
             if way == course.against || (way == Way::Sockets && course.from != From::Pod) {
                 continue;

@@ -46,7 +46,7 @@ pub(super) enum Way {
 }
 
 impl Way {
-    const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 5] = [
         Self::Direct,
         Self::Signpost,
         Self::Sockets,
