@@ -121,11 +121,15 @@ second.example:53 {
     }
     kubernetes cluster.local in-addr.arpa ip6.arpa {
         kubeconfig KUBECONFIG laboratory
-        labels tier in (front, edge),!hidden
+        labels tier notin (back),!hidden
         namespace_labels team notin (b)
         pods insecure
         ttl 30
         fallthrough in-addr.arpa ip6.arpa
+    }
+    cache 30 {
+        disable success cluster.local
+        disable denial cluster.local
     }
     forward . UPSTREAM
     loadbalance

@@ -140,12 +140,13 @@ pub(crate) const ON_PURPOSE: &[Difference] = &[
     Difference {
         what: "NOTIFY",
         instead: |pair, core_dns| {
-            let notify = pair.question.flags & 0x7800 == 4 << 11 && core_dns.code == 0;
+            let notify = pair.question.flags & 0x7800 == 4 << 11 && matches!(core_dns.code, 0 | 3);
             notify.then(|| Answer {
                 code: NOTIMP,
                 flags: core_dns.flags & !AA,
                 question: Vec::new(),
                 answers: Vec::new(),
+                authorities: Vec::new(),
                 ..core_dns.clone()
             })
         },
