@@ -254,6 +254,7 @@ mod tests {
                 domain: "cluster.local".to_owned(),
                 dns: vec![Ipv4Addr::new(10, 96, 0, 10).into()],
                 host_processes: "served below cgroup /sys/fs/cgroup".to_owned(),
+                pod_sockets: "none needed".to_owned(),
                 other_proxy: Some(OtherProxy::default()),
                 ..Report::default()
             }),
@@ -292,6 +293,7 @@ names           14
 flows           2
 interfaces      veth1
 host processes  served below cgroup /sys/fs/cgroup
+pods by sockets none needed
 other proxy     none
 
 MAP     ENTRIES   CAPACITY   FULL   MEMORY
