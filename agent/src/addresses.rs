@@ -9,15 +9,13 @@ use std::{
 };
 
 use anyhow::Context as _;
-use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
+use futures::TryStreamExt as _;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::{Handle, MulticastGroup};
-use tokio::{sync::watch, time::sleep};
+use tokio::sync::watch;
 
-use crate::{dataplane::ipvs::INTERFACE, netlink::connect};
+use crate::{dataplane::ipvs::INTERFACE, netlink::Watch};
 
-/// An address is set up in several steps.
-const SETTLE: Duration = Duration::from_millis(2);
 /// The list is read again after so long even without a notice.
 const AGAIN: Duration = Duration::from_secs(10);
 /// Destinations that no packet is sent to: their way leads by the default route (RFC 5737, RFC 3849).
@@ -47,25 +45,16 @@ pub struct LocalAddresses {
 pub async fn follow(addresses: watch::Sender<Option<LocalAddresses>>) -> anyhow::Result<()> {
     const FAILED: &str =
         "this node's addresses cannot be listed; does the agent have CAP_NET_ADMIN?";
-    let (mut handle, mut notices) = connect(&GROUPS).context(FAILED)?;
+    let mut watch = Watch::open(&GROUPS).context(FAILED)?;
     loop {
-        let now = Some(list(&handle).await.context(FAILED)?);
+        let now = Some(list(&watch.handle).await.context(FAILED)?);
         addresses.send_if_modified(|before| {
             let changed = *before != now;
             *before = now;
             changed
         });
         tokio::select! {
-            notice = notices.next() => {
-                if notice.is_none() {
-                    // The kernel dropped notices that were not read in time, which ends the connection.
-                    (handle, notices) = connect(&GROUPS).context(FAILED)?;
-                    continue;
-                }
-                sleep(SETTLE).await;
-                while notices.next().now_or_never().flatten().is_some() {}
-            }
-            () = sleep(AGAIN) => {}
+            news = watch.news(AGAIN) => drop(news.context(FAILED)?),
             () = addresses.closed() => return Ok(()),
         }
     }

@@ -77,7 +77,8 @@ pub struct AgentConfig {
     )]
     pub cluster_domain: String,
 
-    /// Address of the cluster's DNS, one for each family, at most four in all [default: the ClusterIPs of Service kube-system/kube-dns]
+    /// Address of the cluster's DNS, one for each family, at most four in all [default: the ClusterIPs of Service
+    /// kube-system/kube-dns]
     #[arg(
         long,
         env = "SIGNPOST_DNS_ADDRESS",

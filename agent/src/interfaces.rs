@@ -10,14 +10,14 @@ mod survey;
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Context as _;
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::TryStreamExt as _;
 use rtnetlink::{Handle, MulticastGroup};
-use tokio::{sync::mpsc, time::sleep};
+use tokio::sync::mpsc;
 
 pub use survey::Addresses;
 use survey::Link;
 
-use crate::netlink::connect;
+use crate::{netlink::Watch, pattern};
 
 /// What the kernel gives notice of.
 const NEWS: [MulticastGroup; 3] = [
@@ -25,8 +25,6 @@ const NEWS: [MulticastGroup; 3] = [
     MulticastGroup::Ipv4Ifaddr,
     MulticastGroup::Ipv6Ifaddr,
 ];
-/// A container's network is set up in several steps; each of them is a notice.
-const SETTLE: Duration = Duration::from_millis(2);
 /// The list is read again after so long even without a notice.
 const AGAIN: Duration = Duration::from_secs(10);
 
@@ -88,11 +86,11 @@ pub async fn follow(
     events: mpsc::Sender<InterfaceEvent>,
 ) -> anyhow::Result<()> {
     const FAILED: &str = "network interfaces cannot be listed; does the agent have CAP_NET_ADMIN?";
-    let (mut handle, mut notices) = connect(&NEWS).context(FAILED)?;
+    let mut watch = Watch::open(&NEWS).context(FAILED)?;
     let mut known = BTreeMap::new();
     let mut first = true;
     loop {
-        let now = list(&handle, &patterns).await.context(FAILED)?;
+        let now = list(&watch.handle, &patterns).await.context(FAILED)?;
         let mut news = difference(&known, &now);
         if std::mem::take(&mut first) {
             news.push(InterfaceEvent::Listed);
@@ -104,16 +102,7 @@ pub async fn follow(
             }
         }
         tokio::select! {
-            notice = notices.next() => {
-                if notice.is_none() {
-                    // The kernel dropped notices that were not read in time, which ends the connection.
-                    (handle, notices) = connect(&NEWS).context(FAILED)?;
-                    continue;
-                }
-                sleep(SETTLE).await;
-                while futures::FutureExt::now_or_never(notices.next()).flatten().is_some() {}
-            }
-            () = sleep(AGAIN) => {}
+            news = watch.news(AGAIN) => drop(news.context(FAILED)?),
             () = events.closed() => return Ok(()),
         }
     }
@@ -155,40 +144,14 @@ fn difference(
 
 /// Whether a name matches one of the patterns.
 fn matches_any(patterns: &[String], name: &str) -> bool {
-    patterns.iter().any(|pattern| matches(pattern, name))
-}
-
-/// Whether a name matches a pattern in which `*` stands for any letters, also none.
-fn matches(pattern: &str, name: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == name,
-        Some((start, rest)) => name.strip_prefix(start).is_some_and(|tail| {
-            let mut starts = tail.char_indices().map(|(at, _)| at).chain([tail.len()]);
-            starts.any(|at| matches(rest, &tail[at..]))
-        }),
-    }
+    patterns
+        .iter()
+        .any(|pattern| pattern::matches(pattern, name))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_star_stands_for_any_letters() {
-        for (pattern, name, is) in [
-            ("veth*", "veth1a2b", true),
-            ("veth*", "veth", true),
-            ("veth*", "eth0", false),
-            ("eth0", "eth0", true),
-            ("eth0", "eth01", false),
-            ("*pod*", "my-pod-1", true),
-            ("a*b", "ab", true),
-            ("a*b", "abc", false),
-            ("*", "", true),
-        ] {
-            assert_eq!(matches(pattern, name), is, "{pattern} {name}");
-        }
-    }
 
     fn named(name: &str) -> Interface {
         Interface {

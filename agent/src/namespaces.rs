@@ -17,7 +17,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use futures::{FutureExt as _, StreamExt as _};
+use futures::StreamExt as _;
 use netlink_packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
     RouteNetlinkMessage,
@@ -30,16 +30,10 @@ use nix::{
     sys::statfs::{NSFS_MAGIC, fstatfs},
 };
 use rtnetlink::{Handle, MulticastGroup};
-use tokio::{
-    sync::watch,
-    task::spawn_blocking,
-    time::{Instant, sleep},
-};
+use tokio::{sync::watch, task::spawn_blocking, time::Instant};
 
-use crate::{addresses, interfaces::Addresses, netlink::connect};
+use crate::{addresses, interfaces::Addresses, netlink::Watch};
 
-/// A container's network is set up in several steps; each of them is a notice.
-const SETTLE: Duration = Duration::from_millis(2);
 /// All is looked at anew after so long even without a notice.
 const AGAIN: Duration = Duration::from_secs(10);
 /// Nothing tells of an address inside a pod, so a pod without one is looked at again after so long, then after twice
@@ -129,7 +123,7 @@ pub async fn follow(folders: Vec<PathBuf>, found: watch::Sender<Namespaces>) -> 
     const FAILED: &str = "the pods' network namespaces cannot be followed";
     const NEWS: [MulticastGroup; 1] = [MulticastGroup::Link];
     let own = own().context(FAILED)?;
-    let (mut handle, mut notices) = connect(&NEWS).context(FAILED)?;
+    let mut watch = Watch::open(&NEWS).context(FAILED)?;
     let mut known = Namespaces::default();
     let mut whole = Instant::now();
     let mut wait = SOON;
@@ -143,7 +137,7 @@ pub async fn follow(folders: Vec<PathBuf>, found: watch::Sender<Namespaces>) -> 
         let folders = folders.clone();
         let mut now = spawn_blocking(move || look(&folders, own, &before)).await?;
         for pod in &mut now.pods {
-            pod.id = id(&mut handle, &pod.file).await;
+            pod.id = id(&mut watch.handle, &pod.file).await;
         }
         let is_settled = !now.pods.iter().any(is_bare);
         known = now.clone();
@@ -154,17 +148,9 @@ pub async fn follow(folders: Vec<PathBuf>, found: watch::Sender<Namespaces>) -> 
         });
         let pause = if is_settled { AGAIN } else { wait };
         tokio::select! {
-            notice = notices.next() => {
-                wait = SOON;
-                if notice.is_none() {
-                    // The kernel dropped notices that were not read in time, which ends the connection.
-                    (handle, notices) = connect(&NEWS).context(FAILED)?;
-                    continue;
-                }
-                sleep(SETTLE).await;
-                while notices.next().now_or_never().flatten().is_some() {}
+            news = watch.news(pause) => {
+                wait = if news.context(FAILED)? { SOON } else { (wait * 2).min(AGAIN) };
             }
-            () = sleep(pause) => wait = (wait * 2).min(AGAIN),
             () = found.closed() => return Ok(()),
         }
     }

@@ -128,10 +128,10 @@ pub mod size {
     pub const AFFINITY: u32 = 65_536;
     /// Networks in the source ranges of all service ports.
     pub const SOURCE_RANGES: u32 = 65_536;
-    /// Sockets of the host and of such pods: an element for each backend that they talk to, and for UDP another one.
-    pub const SOCKETS: u32 = 65_536;
     /// Pods whose sockets are looked at.
     pub const SOCKET_PODS: u32 = 4_096;
+    /// Sockets of the host and of such pods: an element for each backend that they talk to, and for UDP another one.
+    pub const SOCKETS: u32 = 65_536;
     /// Interfaces.
     pub const DEVICES: u32 = 4_096;
     /// Names.

@@ -21,6 +21,9 @@ use crate::{
     work::Work,
 };
 
+/// A clock that stopped at the machine's start.
+pub(crate) const LONG_AGO: Clock = 1;
+
 /// Why an entry was not inserted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotInserted {

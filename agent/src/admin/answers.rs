@@ -27,44 +27,33 @@ impl Collector for AnswersCollector {
         let Ok(Some(counts)) = self.0.answers() else {
             return Ok(());
         };
-        let counts = &*counts;
-        let mut series = Series::new();
-        for (tally, answers) in counts.each() {
-            *series.entry(request(tally)).or_default() += answers;
-        }
-        let name = "coredns_dns_requests";
-        encode(
-            &mut encoder,
-            name,
-            "Questions that the programs answered",
-            &series,
-        )?;
-
-        let mut series = Series::new();
-        for (tally, answers) in counts.each() {
-            *series.entry(response(tally)).or_default() += answers;
-        }
-        encode(
-            &mut encoder,
-            "coredns_dns_responses",
-            "Answers of the programs",
-            &series,
-        )?;
-
         let cached = || counts.each().filter(|(tally, _)| tally.is_cached());
-        let mut series = Series::new();
-        for (tally, answers) in cached() {
-            *series.entry(hit(tally)).or_default() += answers;
-        }
-        let help = "Questions that the programs answered out of the DNS server's cache";
-        encode(&mut encoder, "coredns_cache_hits", help, &series)?;
+        let help = "Questions that the programs answered";
+        let series = summed(counts.each(), request);
+        encode(&mut encoder, "coredns_dns_requests", help, &series)?;
 
-        let mut series = Series::new();
-        for (_, answers) in cached() {
-            *series.entry(of_cache()).or_default() += answers;
-        }
+        let help = "Answers of the programs";
+        let series = summed(counts.each(), response);
+        encode(&mut encoder, "coredns_dns_responses", help, &series)?;
+
+        let help = "Questions that the programs answered out of the DNS server's cache";
+        let series = summed(cached(), hit);
+        encode(&mut encoder, "coredns_cache_hits", help, &series)?;
+        let series = summed(cached(), |_| of_cache());
         encode(&mut encoder, "coredns_cache_requests", help, &series)
     }
+}
+
+/// The series of some answers, by the labels that each has.
+fn summed<const N: usize>(
+    answers: impl Iterator<Item = (Tally, u64)>,
+    labels: impl Fn(Tally) -> [(&'static str, String); N],
+) -> Series<N> {
+    let mut series = Series::new();
+    for (tally, count) in answers {
+        *series.entry(labels(tally)).or_default() += count;
+    }
+    series
 }
 
 /// Without a single question there is no metric (CoreDNS).

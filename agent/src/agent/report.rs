@@ -34,7 +34,7 @@ pub struct Report {
     pub started: u64,
     /// Name of the node.
     pub node: String,
-    /// How the data path is made: `bpf` or `ipvs`.
+    /// How the data path is made: `ebpf` or `ipvs`.
     pub mode: String,
     /// What the kernel was found to have, as `signpost doctor` shows it.
     #[serde(default)]

@@ -190,7 +190,7 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
         problems: settings,
     };
     events_in.send(settings).await?;
-    let source = source((config.clone(), node.clone(), pods), events_in, in_sync_in);
+    let source = source(config.clone(), node.clone(), pods, events_in, in_sync_in);
     parts.spawn(part("source", source));
     let (interfaces_in, interfaces) = mpsc::channel(INTERFACES);
     let patterns = Patterns {
@@ -320,7 +320,9 @@ async fn wait_for_predecessor(instance: &Instance) {
 }
 
 async fn source(
-    (config, node, pods): (AgentConfig, String, watch::Receiver<bool>),
+    config: AgentConfig,
+    node: String,
+    pods: watch::Receiver<bool>,
     events: mpsc::Sender<Event>,
     in_sync: watch::Sender<bool>,
 ) -> anyhow::Result<()> {

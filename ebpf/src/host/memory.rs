@@ -29,12 +29,9 @@ use crate::{
     masquerade,
     packet::Packet,
     record,
-    tables::{NotInserted, Tables},
+    tables::{LONG_AGO, NotInserted, Tables},
     work::Work,
 };
-
-/// A clock that stopped at the machine's start.
-const LONG_AGO: u64 = 1;
 
 /// Every table, and the clocks as they stand.
 #[derive(Debug, Default)]

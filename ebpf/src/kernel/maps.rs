@@ -35,7 +35,7 @@ use crate::{
     masquerade,
     packet::Packet,
     record,
-    tables::{NotInserted, Tables},
+    tables::{LONG_AGO, NotInserted, Tables},
     work::Work,
 };
 
@@ -553,9 +553,6 @@ impl Tables for Maps {
         }
     }
 }
-
-/// A clock that stopped at the machine's start.
-const LONG_AGO: Clock = 1;
 
 /// Success, as [`record_flow`] and [`hash_question`] say it; a cause is its number plus one.
 const SUCCESS: u32 = 0;

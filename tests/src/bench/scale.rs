@@ -164,11 +164,10 @@ fn start(manifests: &Path) -> anyhow::Result<Start> {
     serve_all(&lab)?;
     // The binary is looked for, and cargo perhaps asked, before the clock runs.
     crate::lab::programs::signpost()?;
-    let source = format!("files:{}", manifests.display());
     let begin = Instant::now();
     let (agent, seconds, ticks) = thread::scope(|scope| {
         let prober = scope.spawn(|| probe(&pod, begin));
-        let agent = Agent::with_flags(lab.node("one")?, &["--source", &source])?;
+        let agent = Agent::of_folder(lab.node("one")?, manifests, &[])?;
         let seconds = prober
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;

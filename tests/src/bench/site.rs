@@ -120,9 +120,7 @@ impl Site {
         ];
         write(&site.lab, "services", &objects)?;
         for node in site.lab.nodes() {
-            let source = format!("files:{}", node.manifests().display());
-            let flags = [&["--source", &source], flags].concat();
-            site.agents.push(Agent::with_flags(node, &flags)?);
+            site.agents.push(Agent::with_flags(node, flags)?);
         }
         let [one, other] = &site.clients;
         for pod in [one, other, &site.near, &site.far] {

@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -45,15 +45,38 @@ impl Agent {
     /// # Errors
     /// Where it does not become ready, with what it said.
     pub fn start(node: &Node) -> anyhow::Result<Self> {
-        let source = format!("files:{}", node.manifests().display());
-        Self::with_flags(node, &["--source", &source])
+        Self::with_flags(node, &[])
     }
 
-    /// Starts an agent with flags beside those that say where it keeps its state, and waits until it is ready.
+    /// The same with more flags.
     ///
     /// # Errors
-    /// Where it does not become ready, with what it said.
-    pub fn with_flags(node: &Node, flags: &[&str]) -> anyhow::Result<Self> {
+    /// As [`Agent::start`].
+    pub fn with_flags(node: &Node, more: &[&str]) -> anyhow::Result<Self> {
+        Self::of_folder(node, &node.manifests(), more)
+    }
+
+    /// The same on another folder of manifests.
+    ///
+    /// # Errors
+    /// As [`Agent::start`].
+    pub fn of_folder(node: &Node, manifests: &Path, more: &[&str]) -> anyhow::Result<Self> {
+        let source = format!("files:{}", manifests.display());
+        Self::run(node, &[&["--source", &source], more].concat())
+    }
+
+    /// Starts an agent of an API server and waits until it is ready.
+    ///
+    /// # Errors
+    /// As [`Agent::start`].
+    pub fn of_cluster(node: &Node, kubeconfig: &Path, more: &[&str]) -> anyhow::Result<Self> {
+        let kubeconfig = kubeconfig.to_str().context("a path that is text")?;
+        let flags = ["--source", "kube", "--kubeconfig", kubeconfig];
+        Self::run(node, &[&flags, more].concat())
+    }
+
+    /// With flags beside those that say where it keeps its state.
+    fn run(node: &Node, flags: &[&str]) -> anyhow::Result<Self> {
         fs::create_dir_all(run_folder(node))?;
         let mut agent = Self {
             node: node.clone(),

@@ -77,19 +77,10 @@ impl Site {
         server.make_namespace("kube-system")?;
         server.change(&Objects::new(), &there)?;
 
-        let path = kubeconfig.to_str().context("a path that is text")?;
         let config = lab.folder().join("dns.yaml");
         std::fs::write(&config, "{}\n")?;
         let file = config.to_str().context("a path that is text")?;
-        let flags = [
-            "--source",
-            "kube",
-            "--kubeconfig",
-            path,
-            "--dns-config",
-            file,
-        ];
-        let agent = Agent::with_flags(&node, &flags)?;
+        let agent = Agent::of_cluster(&node, &kubeconfig, &["--dns-config", file])?;
         let mut own = signpost_pod.command(programs::signpost()?)?;
         own.arg("dns")
             .arg("--run-folder")

@@ -155,17 +155,8 @@ impl Worlds {
 }
 
 fn agent(place: &signpost_tests::lab::Node, kubeconfig: &Path, more: &[&str]) -> Result<Proxy> {
-    let kubeconfig = kubeconfig.to_str().context("a path that is text")?;
-    let mut flags = vec![
-        "--source",
-        "kube",
-        "--kubeconfig",
-        kubeconfig,
-        "--cluster-cidr",
-        CLUSTER_CIDR,
-    ];
-    flags.extend(more);
-    Agent::with_flags(place, &flags).map(Proxy::Signpost)
+    let flags = [&["--cluster-cidr", CLUSTER_CIDR], more].concat();
+    Agent::of_cluster(place, kubeconfig, &flags).map(Proxy::Signpost)
 }
 
 fn lab() -> Result<Lab> {

@@ -64,14 +64,13 @@ fn over(lab: Lab, flags: &[&str]) -> anyhow::Result<Small> {
 
 /// An agent in this mode.
 pub(crate) fn agent(node: &Node, mode: &str, flags: &[&str]) -> anyhow::Result<Agent> {
-    let source = format!("files:{}", node.manifests().display());
     let pods: Vec<String> = node
         .pod_networks()
         .iter()
         .map(|(address, length)| format!("{address}/{length}"))
         .collect();
     let pods = pods.join(",");
-    let mut all = vec!["--source", &source, "--mode", mode, "--cluster-cidr"];
+    let mut all = vec!["--mode", mode, "--cluster-cidr"];
     all.push(if flags.contains(&"--no-cluster") {
         &pods
     } else {

@@ -200,9 +200,8 @@ fn the_dns_pods_answer_for_other_names_where_the_node_says_so() -> anyhow::Resul
     let mut names = Names::start(Cni::Routed)?;
     names.until_the_kernel_answers(NAME, RecordType::A)?;
     let node = names.agent.node().clone();
-    let source = format!("files:{}", node.manifests().display());
     names.agent.terminate();
-    let flags = ["--source", &source, "--dns-answers", "cluster"];
+    let flags = ["--dns-answers", "cluster"];
     names.agent = Agent::with_flags(&node, &flags)?;
     let before = names.agent.counters()?;
     for _ in 0..10 {

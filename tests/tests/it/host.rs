@@ -243,8 +243,7 @@ fn sockets_of_pods_are_left_to_their_interface() -> anyhow::Result<()> {
 fn a_node_without_cgroup2_still_serves_its_pods() -> anyhow::Result<()> {
     let lab = Lab::builder().node("one", CNIS[0]).start()?;
     let node = lab.node("one")?;
-    let source = format!("files:{}", node.manifests().display());
-    let agent = Agent::with_flags(node, &["--source", &source, "--cgroup-root", "/proc"])?;
+    let agent = Agent::with_flags(node, &["--cgroup-root", "/proc"])?;
     let mut small = Small::over(lab, vec![agent]);
     small.dns_service()?;
     let client = small.client("one", "client")?;
@@ -344,8 +343,7 @@ fn node_ports_are_served_to_processes_of_the_host() -> anyhow::Result<()> {
         .node("two", CNIS[0])
         .start()?;
     let node = lab.node("one")?;
-    let source = format!("files:{}", node.manifests().display());
-    let flags = ["--source", &source, "--nodeport-addresses", "all,localhost"];
+    let flags = ["--nodeport-addresses", "all,localhost"];
     let agent = Agent::with_flags(node, &flags)?;
     let own = node.addresses();
     let host = Sockets::of_node(node)?;

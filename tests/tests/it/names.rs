@@ -320,9 +320,8 @@ fn the_dns_pods_answer_all_where_the_node_says_so() -> anyhow::Result<()> {
     let mut names = Names::start(Cni::Routed)?;
     let dev = names.resolve("ent")?;
     let node = names.agent.node().clone();
-    let source = format!("files:{}", node.manifests().display());
     names.agent.terminate();
-    let flags = ["--source", &source, "--dns-answers", "pods"];
+    let flags = ["--dns-answers", "pods"];
     names.agent = Agent::with_flags(&node, &flags)?;
     let before = names.agent.counters()?;
     assert_eq!(names.resolve("ent")?, dev);

@@ -19,12 +19,8 @@ fn two(cni: Cni, flags: &[&str]) -> anyhow::Result<Small> {
     let lab = Lab::builder().node("one", cni).node("two", cni).start()?;
     let mut agents = Vec::new();
     for node in lab.nodes() {
-        let source = format!("files:{}", node.manifests().display());
-        let mut all = vec!["--source", &source];
-        if node.name() == "one" {
-            all.extend(flags);
-        }
-        agents.push(Agent::with_flags(node, &all)?);
+        let more = if node.name() == "one" { flags } else { &[] };
+        agents.push(Agent::with_flags(node, more)?);
     }
     Ok(Small::over(lab, agents))
 }

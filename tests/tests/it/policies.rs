@@ -103,9 +103,8 @@ fn a_pod_that_nft_denies_dns_resolves_nothing_where_the_node_leaves_all_to_the_d
     policy(&node, &names.jump, "")?;
     // An answer at the interface precedes the policy: that is what the option is for.
     assert_eq!(names.resolve("ent.prod")?, ["10.96.2.2".parse::<IpAddr>()?]);
-    let source = format!("files:{}", node.manifests().display());
     names.agent.terminate();
-    let flags = ["--source", &source, "--dns-answers", "pods"];
+    let flags = ["--dns-answers", "pods"];
     names.agent = Agent::with_flags(&node, &flags)?;
     for name in NAMES {
         let found = names.resolve(name);

@@ -168,8 +168,7 @@ fn one_client_port_reaches_two_services_that_share_a_backend() -> anyhow::Result
 fn what_goes_through_a_service_shows_in_the_metrics_where_it_is_counted() -> anyhow::Result<()> {
     let lab = Lab::builder().node("one", CNIS[0]).start()?;
     let node = lab.node("one")?.clone();
-    let source = format!("files:{}", node.manifests().display());
-    let agent = Agent::with_flags(&node, &["--source", &source, "--count-services"])?;
+    let agent = Agent::with_flags(&node, &["--count-services"])?;
     let mut small = Small::over(lab, vec![agent]);
     let client = small.client("one", "client")?;
     small.server("web", "one", "web")?;

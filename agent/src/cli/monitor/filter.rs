@@ -5,7 +5,7 @@ use std::{net::IpAddr, str::FromStr};
 use clap::Args;
 use hickory_proto::op::ResponseCode;
 
-use crate::{dns::code_name, feed::logged::Logged, model::ObjectName};
+use crate::{dns::code_name, feed::logged::Logged, model::ObjectName, pattern};
 
 /// Flags that say which answers are shown: those that all of them allow.
 #[derive(Args, Clone, Debug, Default)]
@@ -46,25 +46,7 @@ impl Filter {
 
 impl Pattern {
     fn matches(&self, text: &str) -> bool {
-        let text = text.to_ascii_lowercase();
-        let mut parts = self.0.split('*');
-        let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else {
-            return false;
-        };
-        let mut parts = parts.peekable();
-        if parts.peek().is_none() {
-            return rest.is_empty();
-        }
-        while let Some(part) = parts.next() {
-            if parts.peek().is_none() {
-                return rest.ends_with(part);
-            }
-            let Some(at) = rest.find(part) else {
-                return false;
-            };
-            rest = &rest[at + part.len()..];
-        }
-        true
+        pattern::matches(&self.0, &text.to_ascii_lowercase())
     }
 }
 

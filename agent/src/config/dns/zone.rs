@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use super::{Cluster, DnsConfig, Pods};
-use crate::zone::{Hosts, Name, Options, Pods as ZonePods, Rewrite};
+use crate::{
+    fnv,
+    zone::{Hosts, Name, Options, Pods as ZonePods, Rewrite},
+};
 
 impl DnsConfig {
     /// The options of the zone: the same for the kernel and for the server.
@@ -83,13 +86,10 @@ impl DnsConfig {
     }
 }
 
-/// FNV-1a of what is meant, however it is written: the same in every process of this version.
+/// Of what is meant, however it is written: the same in every process of this version.
 fn digest(options: &Options, ttl: Option<u32>) -> u64 {
     if ttl.is_none() && *options == Options::default() {
         return 0;
     }
-    let text = format!("{options:?} {ttl:?}");
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-    })
+    fnv::hash(format!("{options:?} {ttl:?}").into_bytes())
 }

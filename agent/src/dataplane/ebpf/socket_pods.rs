@@ -28,10 +28,9 @@ pub(super) struct SocketPods {
     cgroup_root: Option<PathBuf>,
     /// An agent before this one served some.
     inherited: bool,
-    /// The namespaces whose sockets may have got something, with what is or was served there: sockets keep it when
-    /// the pod is not served so any more.
-    namespaces: Vec<PodNamespace>,
-    datagrams: BTreeSet<u64>,
+    /// By their inode numbers the namespaces whose sockets may have a backend, and whether those of UDP may: sockets
+    /// keep theirs when the pod is not served so any more.
+    looked_at: BTreeMap<u64, (PodNamespace, bool)>,
     /// Cookies of namespaces, by their inode numbers.
     cookies: BTreeMap<u64, u64>,
     written: BTreeMap<u64, PodValue>,
@@ -61,15 +60,14 @@ impl SocketPods {
     }
 
     /// The namespaces whose sockets may have a backend.
-    pub(super) fn namespaces(&self) -> impl Iterator<Item = &PodNamespace> + Send + Clone {
-        self.namespaces.iter()
+    pub(super) fn namespaces(&self) -> impl Iterator<Item = &PodNamespace> {
+        self.looked_at.values().map(|(namespace, _)| namespace)
     }
 
     /// Those of them whose sockets of UDP may.
-    pub(super) fn with_datagrams(&self) -> impl Iterator<Item = &PodNamespace> + Send + Clone {
-        let datagrams = &self.datagrams;
-        self.namespaces()
-            .filter(|namespace| datagrams.contains(&namespace.inode))
+    pub(super) fn with_datagrams(&self) -> impl Iterator<Item = &PodNamespace> {
+        let with = self.looked_at.values().filter(|(_, datagrams)| *datagrams);
+        with.map(|(namespace, _)| namespace)
     }
 
     /// Serves these pods and no others. Returns those that cannot be, with the reason.
@@ -91,32 +89,38 @@ impl SocketPods {
             };
             match self.cookie(namespace, programs) {
                 Ok(cookie) => drop(wanted.insert(cookie, value(cookie, namespace, flags))),
-                Err(reason) => refused.push(refusal(&namespace.name, reason)),
+                Err(why) => refused.push(Refusal {
+                    object: format!("pod {}", namespace.name),
+                    reason: format!(
+                        "no interface with programs leads to it, and at its sockets it cannot be served: {why}"
+                    ),
+                }),
             }
         }
         if let Err(error) = self.write(wanted, tables, differ) {
-            refused.push(refusal("", format!("{error:#}")));
+            refused.push(Refusal {
+                object: "pods at their sockets".to_owned(),
+                reason: format!("{error:#}"),
+            });
         }
         refused
     }
 
     /// Takes in which namespaces there are, and forgets those that are gone.
     fn note(&mut self, pods: &[SocketPod]) {
-        let before: BTreeSet<u64> = self.namespaces.iter().map(|pod| pod.inode).collect();
-        let inherited = self.inherited;
-        let is_looked_at = |pod: &&SocketPod| {
-            inherited || pod.served != Served::Nothing || before.contains(&pod.namespace.inode)
-        };
-        let looked_at = pods.iter().filter(is_looked_at);
+        let before = std::mem::take(&mut self.looked_at);
+        for SocketPod { namespace, served } in pods {
+            let was = before.get(&namespace.inode);
+            let datagrams = self.inherited
+                || *served == Served::Everything
+                || was.is_some_and(|(_, datagrams)| *datagrams);
+            if datagrams || *served == Served::Tcp || was.is_some() {
+                self.looked_at
+                    .insert(namespace.inode, (namespace.clone(), datagrams));
+            }
+        }
         let open: BTreeSet<u64> = pods.iter().map(|pod| pod.namespace.inode).collect();
         self.cookies.retain(|inode, _| open.contains(inode));
-        self.datagrams.retain(|inode| open.contains(inode));
-        let datagrams = pods
-            .iter()
-            .filter(|pod| inherited || pod.served == Served::Everything);
-        self.datagrams
-            .extend(datagrams.map(|pod| pod.namespace.inode));
-        self.namespaces = looked_at.map(|pod| pod.namespace.clone()).collect();
     }
 
     fn write(
@@ -176,14 +180,5 @@ fn value(cookie: u64, namespace: &PodNamespace, flags: u32) -> PodValue {
         v6: v6.unwrap_or(Address::UNSPECIFIED),
         flags,
         pad: 0,
-    }
-}
-
-fn refusal(name: &str, reason: String) -> Refusal {
-    Refusal {
-        object: format!("pod {name}").trim_end().to_owned(),
-        reason: format!(
-            "no interface with programs leads to it, and at its sockets it cannot be served: {reason}"
-        ),
     }
 }

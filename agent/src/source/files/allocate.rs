@@ -12,7 +12,10 @@ use anyhow::{Context as _, bail};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Family, ObjectName};
+use crate::{
+    fnv,
+    model::{Family, ObjectName},
+};
 
 /// The ranges and what was given out of them.
 #[derive(Debug)]
@@ -205,16 +208,14 @@ fn at(range: &IpNet, offset: u64) -> Option<IpAddr> {
     })
 }
 
-/// FNV-1a: the same in every build, unlike the standard library's hashers.
+/// The same in every build.
 pub(super) fn hash(name: &ObjectName) -> u64 {
     let bytes = name
         .namespace
         .bytes()
         .chain([b'/'])
         .chain(name.name.bytes());
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    fnv::hash(bytes)
 }
 
 #[cfg(test)]

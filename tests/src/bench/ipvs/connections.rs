@@ -79,15 +79,7 @@ impl Place {
                 slice("far", site.far.v4()),
             ];
             write(&site.lab, "services", &objects)?;
-            let source = format!("files:{}", site.lab.manifests().display());
-            let flags = [
-                "--source",
-                &source,
-                "--mode",
-                mode,
-                "--cluster-cidr",
-                "10.244.0.0/16",
-            ];
+            let flags = ["--mode", mode, "--cluster-cidr", "10.244.0.0/16"];
             for node in site.lab.nodes() {
                 site.agents.push(Agent::with_flags(node, &flags)?);
             }

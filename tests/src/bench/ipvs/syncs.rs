@@ -232,12 +232,7 @@ impl Proxy {
             let proxy = KubeProxy::start(&Tools::built()?, node, kubeconfig, &settings)?;
             return Ok(Self::KubeProxy(proxy));
         }
-        let kubeconfig = kubeconfig.to_str().context("a path that is text")?;
         let flags = [
-            "--source",
-            "kube",
-            "--kubeconfig",
-            kubeconfig,
             "--mode",
             "ipvs",
             "--cluster-cidr",
@@ -245,7 +240,7 @@ impl Proxy {
             "--dns-address",
             "10.96.0.10",
         ];
-        Ok(Self::Signpost(Agent::with_flags(node, &flags)?))
+        Ok(Self::Signpost(Agent::of_cluster(node, kubeconfig, &flags)?))
     }
 }
 

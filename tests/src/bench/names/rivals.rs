@@ -148,9 +148,7 @@ fn take_the_cluster_ip(pod: &Pod) -> Result<()> {
 
 /// An agent, and `signpost dns` in a pod of its node.
 fn start_signpost(lab: &Lab, pod: &Pod, kubeconfig: &Path, upstream: IpAddr) -> Result<Agent> {
-    let path = kubeconfig.to_str().context("a path that is text")?;
-    let flags = ["--source", "kube", "--kubeconfig", path];
-    let agent = Agent::with_flags(lab.node("two")?, &flags)?;
+    let agent = Agent::of_cluster(lab.node("two")?, kubeconfig, &[])?;
     let mut own = pod.command(programs::signpost()?)?;
     own.arg("dns")
         .arg("--run-folder")

@@ -282,19 +282,9 @@ pub(super) fn lab() -> Result<Lab> {
 
 /// An agent of the API server.
 pub(super) fn agent(node: &crate::lab::Node, kubeconfig: &Path, more: &[&str]) -> Result<Agent> {
-    let path = kubeconfig.to_str().context("a path that is text")?;
     let dns = DNS.to_string();
-    let flags = [
-        "--source",
-        "kube",
-        "--kubeconfig",
-        path,
-        "--cluster-cidr",
-        PODS,
-        "--dns-address",
-        &dns,
-    ];
-    Agent::with_flags(node, &[&flags, more].concat())
+    let flags = ["--cluster-cidr", PODS, "--dns-address", &dns];
+    Agent::of_cluster(node, kubeconfig, &[&flags, more].concat())
 }
 
 /// kube-proxy with its default settings.

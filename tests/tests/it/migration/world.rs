@@ -126,16 +126,9 @@ impl World {
 
     /// Starts signpost beside whatever runs.
     pub(crate) fn start_signpost(&mut self) -> Result<()> {
-        let kubeconfig = self.kubeconfig.to_str().context("a path that is text")?;
-        let flags = [
-            "--source",
-            "kube",
-            "--kubeconfig",
-            kubeconfig,
-            "--cluster-cidr",
-            CLUSTER_CIDR,
-        ];
-        self.agent = Some(Agent::with_flags(&self.node.place, &flags)?);
+        let flags = ["--cluster-cidr", CLUSTER_CIDR];
+        let agent = Agent::of_cluster(&self.node.place, &self.kubeconfig, &flags)?;
+        self.agent = Some(agent);
         Ok(())
     }
 

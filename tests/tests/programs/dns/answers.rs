@@ -7,7 +7,7 @@ use signpost_common::{Cause, dns::qtype};
 use super::{
     SERVICES, addresses, answer,
     message::{AD, CD, Question, RD, Says, check},
-    packet, sent_back_message, world,
+    packet, sent_back_message, server, world,
 };
 use crate::{
     machine::{Machine, scenes},
@@ -42,6 +42,29 @@ fn addresses_of_a_service(machine: &mut Machine, family: Family) {
                 asks(machine, family, &question, &says);
             }
         }
+    }
+}
+
+/// The DNS address may be any of those in the configuration, and one that is not there is nobody's.
+fn each_address_of_dns_is_one(machine: &mut Machine, family: Family) {
+    let question = Question::new(NAMES[0], qtype::A);
+    let sent = packet(family, &question.bytes());
+    for place in 0..=4 {
+        let mut world = world(family);
+        if let Some(config) = &mut world.config {
+            config.dns = Default::default();
+            if let Some(one) = config.dns.get_mut(place) {
+                *one = server(family).ip().into();
+            }
+        }
+        machine.load(world);
+        let done = machine.pod_sends(&sent.frame());
+        let expected = if place < 4 {
+            Cause::DnsAnswered
+        } else {
+            Cause::FlowCreated
+        };
+        assert_eq!(done.causes, [expected], "{place}");
     }
 }
 
@@ -236,6 +259,7 @@ fn an_answer_to_a_question_without_checksum_has_none(machine: &mut Machine) {
 
 scenes! { family:
     addresses_of_a_service,
+    each_address_of_dns_is_one,
     the_sections_are_counted_as_causes,
     every_flag_that_a_question_may_have,
     letter_case_is_kept,
