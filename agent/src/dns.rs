@@ -172,6 +172,16 @@ pub struct Args {
     )]
     pub stale_seconds: u64,
 
+    /// For how many seconds after its start the server lets questions wait for the whole zone (CoreDNS's
+    /// `startup_timeout`)
+    #[arg(
+        long,
+        env = "SIGNPOST_STARTUP_TIMEOUT",
+        value_name = "SECONDS",
+        default_value_t = 5
+    )]
+    pub startup_timeout: u64,
+
     /// For how many seconds questions are still answered after the process was told to end
     #[arg(
         long,

@@ -99,6 +99,9 @@ pub struct Cluster {
     /// Services without ready endpoints do not exist.
     #[serde(skip_serializing_if = "is_default")]
     pub ignore_empty_services: bool,
+    /// For so long after the start questions wait for the whole zone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub startup_timeout: Option<Period>,
     /// Where names that the zone does not have are asked for upstream; `.` for everywhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fallthrough: Option<Vec<Name>>,

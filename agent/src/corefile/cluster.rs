@@ -2,7 +2,7 @@
 
 use super::{Directive, Notes};
 use crate::{
-    config::dns::{Bounded, Cluster, Pods, ReverseZone},
+    config::dns::{Bounded, Cluster, Period, Pods, ReverseZone},
     zone::{Name, Selector},
 };
 
@@ -65,7 +65,11 @@ pub(super) fn convert(directive: &Directive, zones: &[Name], notes: &mut Notes) 
                 );
             }
             // Nothing depends on these any more, or ever did here.
-            ["resyncperiod" | "upstream" | "startup_timeout", ..] => {}
+            ["resyncperiod" | "upstream", ..] => {}
+            ["startup_timeout", time] => match time.parse::<Period>() {
+                Ok(time) => cluster.startup_timeout = Some(time),
+                Err(why) => notes.add(option, why),
+            },
             [
                 "apiserver_qps" | "apiserver_burst" | "apiserver_max_inflight",
                 ..,

@@ -1,6 +1,6 @@
 //! Corefiles as they are found, and what becomes of them.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use super::*;
 use crate::config::dns::{file::parse as parse_yaml, *};
@@ -257,6 +257,14 @@ fn every_mode_of_pods_is_converted() {
         assert_eq!(imported.config.cluster.pods, Some(pods));
         assert_eq!(lines(&imported), Vec::<usize>::new());
     }
+}
+
+#[test]
+fn the_time_for_the_first_lists_is_converted() {
+    let imported = imported("cluster.local {\n kubernetes {\n startup_timeout 1m30s\n }\n}\n");
+    let timeout = imported.config.cluster.startup_timeout;
+    assert_eq!(timeout.map(Period::get), Some(Duration::from_secs(90)));
+    assert_eq!(imported.left_out, []);
 }
 
 #[test]

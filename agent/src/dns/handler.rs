@@ -20,6 +20,7 @@ use hickory_server::{
     server::{Request, RequestHandler, ResponseHandler, ResponseInfo},
 };
 use rand::seq::SliceRandom as _;
+use tokio::time::timeout_at;
 
 use super::{
     answer::Asked,
@@ -53,6 +54,8 @@ pub(super) struct Handler {
     pub(super) max_payload: u16,
     /// Port that the server's own questions come from; they are not counted.
     pub(super) probe: Arc<AtomicU16>,
+    /// Until then questions wait for the whole zone.
+    pub(super) patient_until: tokio::time::Instant,
 }
 
 /// What changes while the server runs.
@@ -115,6 +118,13 @@ impl RequestHandler for Handler {
         mut response_handle: R,
     ) -> ResponseInfo {
         let begun = Instant::now();
+        let probe = request.src().ip().is_loopback()
+            && request.src().port() == self.probe.load(Ordering::Relaxed);
+        if !probe {
+            // The kernel sends questions here as soon as this node's server is back, and without its zone the server
+            // does not even know which names are outside.
+            let _ = timeout_at(self.patient_until, self.state.complete()).await;
+        }
         let routes = self.live.routes();
         let reply = match self.allowed(request, &routes) {
             Allowed::Whole => {
@@ -137,8 +147,6 @@ impl RequestHandler for Handler {
             tracing::debug!(%error, client = %request.src(), "an answer cannot be sent");
             (Reply::unsent(request), 0)
         });
-        let probe = request.src().ip().is_loopback()
-            && request.src().port() == self.probe.load(Ordering::Relaxed);
         if !probe {
             self.tell(request, &routes, (&reply, size), begun);
         }

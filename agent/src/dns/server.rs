@@ -17,6 +17,7 @@ use tokio::{
     net::{TcpListener, UdpSocket},
     sync::{mpsc, watch},
     task::JoinSet,
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -33,7 +34,7 @@ use super::{
     tcp,
 };
 use crate::{
-    config::dns::{DnsConfig, file::DnsConfigFile},
+    config::dns::{DnsConfig, Period, file::DnsConfigFile},
     feed::{self, Hello},
     model::Event,
     source::{
@@ -123,11 +124,13 @@ impl Server {
     /// # Errors
     /// Where a part that the server cannot do without ends.
     pub async fn serve(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let begun = Instant::now();
         let listening = self.listening()?;
         let args = self.args;
         let (file, config) = DnsConfigFile::open(args.dns_config.as_deref())?;
         let times = super::metrics::times();
         let routes = Routes::new(&args, &config, None, &times)?;
+        let patient_until = begun + startup_timeout(&args, &config);
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"), source = %args.source, ?listening,
             dns_config = ?args.dns_config, upstreams = ?routes.default.addresses(),
@@ -212,6 +215,7 @@ impl Server {
             watch,
             max_payload: args.max_payload,
             probe: Arc::clone(&probe),
+            patient_until,
         };
         let mut configured = state.configured();
         parts.spawn(async move {
@@ -319,6 +323,11 @@ async fn follow_config(
         () = file.follow(configs_in) => Ok(()),
         ended = changes => ended,
     }
+}
+
+fn startup_timeout(args: &Args, config: &DnsConfig) -> Duration {
+    let timeout = config.cluster.startup_timeout;
+    timeout.map_or(Duration::from_secs(args.startup_timeout), Period::get)
 }
 
 fn ttl(args: &Args, config: &DnsConfig) -> u32 {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     time::{Instant, sleep_until},
 };
 
@@ -16,7 +16,7 @@ use crate::{
     feed::{Hello, KINDS},
     model::{Event, Kind, ObjectName, ServiceKind},
     registry::{Changes, Registry},
-    zone::{Name, Options, Zone, ZoneConfig},
+    zone::{Name, Options, Pods, Zone, ZoneConfig},
 };
 
 /// Changes are taken over together when none came for so long,
@@ -25,6 +25,8 @@ const QUIET: Duration = Duration::from_millis(5);
 const PATIENCE: Duration = Duration::from_millis(100);
 /// Events taken in at once.
 const BATCH: usize = 1024;
+/// Questions that wait for the whole zone at a time.
+const WAITING: usize = 8192;
 /// The Service whose ClusterIPs are the cluster's DNS addresses where nobody says them.
 const DNS_SERVICE: (&str, &str) = ("kube-system", "kube-dns");
 
@@ -44,6 +46,8 @@ pub(super) struct Configured {
 pub(super) struct State {
     inner: RwLock<Inner>,
     configured: watch::Sender<()>,
+    complete: watch::Sender<bool>,
+    places: Semaphore,
 }
 
 /// The zone, and whether it is all there is.
@@ -69,6 +73,8 @@ impl State {
                 of_agent: None,
             }),
             configured: watch::Sender::default(),
+            complete: watch::Sender::default(),
+            places: Semaphore::new(WAITING),
         }
     }
 
@@ -83,6 +89,17 @@ impl State {
 
     pub(super) fn is_synced(&self) -> bool {
         self.read().synced
+    }
+
+    /// Waits until every name is known that the server may be asked for, unless too many wait already.
+    pub(super) async fn complete(&self) {
+        if *self.complete.borrow() {
+            return;
+        }
+        if let Ok(_place) = self.places.try_acquire() {
+            // Its sender is here, so it does not end.
+            let _ = self.complete.subscribe().wait_for(|&is| is).await;
+        }
     }
 
     /// Follows a source until it ends. `hellos` bring an agent's configuration of the zone, `zones` the operator's; the
@@ -150,6 +167,7 @@ impl State {
             inner.synced = true;
         }
         inner.pods_synced |= registry.is_complete(&[Kind::Pod]);
+        self.complete.send_replace(inner.is_complete());
         if learn_dns {
             let dns = learned(registry);
             if dns != inner.zone.config().dns {
@@ -180,8 +198,16 @@ impl State {
         };
         inner.zone = Zone::answering(config);
         inner.zone.update(registry, &everything, now());
+        self.complete.send_replace(inner.is_complete());
         drop(inner);
         self.configured.send_replace(());
+    }
+}
+
+impl Inner {
+    fn is_complete(&self) -> bool {
+        let verifies = self.zone.config().options.pods == Pods::Verified;
+        self.synced && (self.pods_synced || !verifies)
     }
 }
 

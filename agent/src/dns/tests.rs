@@ -210,6 +210,19 @@ async fn before_the_first_sync_nothing_of_the_cluster_is_denied() {
 }
 
 #[tokio::test]
+async fn a_question_waits_for_the_first_sync() {
+    let bench = Bench::empty(&["--startup-timeout", "60"]).await;
+    let name = "ent.dev.svc.cluster.local.";
+    let asked = bench.ask(name, RecordType::A);
+    let filled = async {
+        sleep(Duration::from_millis(300)).await;
+        bench.fill();
+    };
+    let (answer, ()) = tokio::join!(asked, filled);
+    assert_eq!(addresses(&answer), [Ipv4Addr::new(10, 96, 1, 1)]);
+}
+
+#[tokio::test]
 async fn a_name_outside_is_forwarded_and_kept() {
     let bench = Bench::new(&[]).await;
     let answer = bench.ask("Example.com.", RecordType::A).await;

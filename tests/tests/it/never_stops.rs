@@ -27,6 +27,8 @@ const NAMES: [&str; 3] = [
 ];
 /// So often a server and an agent are killed.
 const RESTARTS: usize = 20;
+/// What the servers say that are processes of their own.
+const LOG: &str = "dns.log";
 /// So long they are away.
 const AWAY: Duration = Duration::from_secs(60);
 
@@ -100,7 +102,7 @@ pub(crate) fn serve(pod: &Pod, agent: &Agent) -> Result<Process> {
         .arg(agent.run_folder())
         .args(["--lameduck", "2"])
         .unprivileged();
-    let process = command.background(&pod.folder().join("dns.log"))?;
+    let process = command.background(&pod.folder().join(LOG))?;
     dns::answers(pod, PROGRAMMED)?;
     Ok(process)
 }
@@ -145,6 +147,15 @@ impl World {
         Ok(world)
     }
 
+    /// What was done when a look-up failed, and what the servers said meanwhile.
+    fn said(&self, what: &str) -> String {
+        let own = std::fs::read_to_string(self.own.folder().join(LOG)).unwrap_or_default();
+        format!(
+            "{what}\nown server:\n{own}\nother server:\n{}",
+            self.other.log()
+        )
+    }
+
     /// No look-up may fail while something is done.
     fn asking(
         &mut self,
@@ -152,8 +163,9 @@ impl World {
         done: impl FnOnce(&mut Self, &Asking) -> Result<()>,
     ) -> Result<()> {
         let asking = Asking::start(&self.client);
-        done(self, &asking)?;
-        let count = asking.finish().context(what.to_owned())?;
+        let done = done(self, &asking);
+        let count = asking.finish().with_context(|| self.said(what))?;
+        done?;
         println!("{count} look-ups {what}");
         Ok(())
     }

@@ -22,6 +22,7 @@ cluster:
   labels: app in (a, b), !old
   endpointPodNames: true
   ignoreEmptyServices: true
+  startupTimeout: 2s
   fallthrough: [in-addr.arpa, ip6.arpa]
 hosts:
   entries:

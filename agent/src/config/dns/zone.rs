@@ -14,6 +14,7 @@ impl DnsConfig {
         let default = Options::default();
         let Cluster {
             domain: _,
+            startup_timeout: _,
             other_domains,
             reverse_zones,
             ttl: _,

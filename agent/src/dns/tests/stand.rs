@@ -255,6 +255,9 @@ impl Bench {
             "--lameduck",
             "1",
         ];
+        if !flags.contains(&"--startup-timeout") {
+            line.extend(["--startup-timeout", "0"]);
+        }
         if !flags.contains(&"--upstream") {
             line.extend(["--upstream", &address]);
         }
