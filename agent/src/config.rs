@@ -170,6 +170,11 @@ pub struct AgentConfig {
     #[arg(long, env = "SIGNPOST_MASQUERADE_ALL")]
     pub masquerade_all: bool,
 
+    /// Send what comes from outside and goes to a backend on another node on past this node's IP stack: faster, and
+    /// nothing that its netfilter, its IPsec or its filter of sources says counts for these packets
+    #[arg(long, env = "SIGNPOST_FAST_PATH")]
+    pub fast_path: bool,
+
     /// Count the connections, packets and bytes of each Service
     #[arg(long, env = "SIGNPOST_COUNT_SERVICES")]
     pub count_services: bool,
@@ -408,6 +413,7 @@ impl AgentConfig {
             "externalIPs": self.external_ips,
             "clusterCIDR": self.cluster_cidr,
             "masqueradeAll": self.masquerade_all,
+            "fastPath": self.fast_path,
             "countServices": self.count_services,
             "podInterfaces": self.pod_interfaces,
             "wireInterfaces": self.wire_interfaces,
@@ -442,6 +448,7 @@ impl AgentConfig {
             external_ips = self.external_ips,
             cluster_cidr = ?self.cluster_cidr,
             masquerade_all = self.masquerade_all,
+            fast_path = self.fast_path,
             count_services = self.count_services,
             pod_interfaces = ?self.pod_interfaces,
             wire_interfaces = ?self.wire_interfaces,

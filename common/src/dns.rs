@@ -264,6 +264,8 @@ impl Config {
     pub const SERVICE_RANGES: u32 = 32;
     /// There are pods whose sockets are looked at ([`crate::socket::PodValue`]), or were since the agent started.
     pub const SOCKET_PODS: u32 = 64;
+    /// What comes from outside and is masqueraded to backends on other nodes is sent on past the stack.
+    pub const FAST_PATH: u32 = 128;
 }
 
 /// Value of the maps `clocks` and `dns_alive` (arrays of one element): nanoseconds of `CLOCK_MONOTONIC`, 0 for never.

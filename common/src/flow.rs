@@ -140,6 +140,9 @@ impl FlowValue {
     /// Nothing is done to the packet, and no flow opened for it: it answers a datagram that left this node from a port
     /// at which a Service is served, no longer ago than [`FlowValue::LET_PASS_FOR`]. The entry has no other one.
     pub const LET_PASS: u32 = 1 << 4;
+    /// The client is outside and the backend on another node, and the stack does not have to see the packets
+    /// ([`crate::dns::Config::FAST_PATH`]).
+    pub const THROUGH: u32 = 1 << 5;
     /// A FIN was seen in this entry's direction. This and the next two are added while other processors may do the same,
     /// so each has a byte of its own.
     pub const FIN: u32 = 1 << 8;

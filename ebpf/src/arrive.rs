@@ -2,7 +2,12 @@
 
 use core::mem::MaybeUninit;
 
-use signpost_common::{Address, Cause, dns::Config, flow::FlowKey, service::AddressValue};
+use signpost_common::{
+    Address, Cause,
+    dns::Config,
+    flow::{FlowKey, FlowValue},
+    service::AddressValue,
+};
 
 use crate::{
     dns, flow, fragment,
@@ -11,7 +16,7 @@ use crate::{
     packet::Packet,
     segment::Segment,
     tables::{Tables, opaque},
-    unserved,
+    through, unserved,
     verdict::Verdict,
 };
 
@@ -103,7 +108,7 @@ fn arrive<P: Packet, T: Tables>(
     // Flows come before addresses: most packets to a Service have one, and those of a Service that is gone keep theirs.
     match flow::follow(packet, tables, headers, &segment, direction)? {
         Verdict::Continue => {}
-        verdict => return Ok(verdict),
+        verdict => return go_on(packet, tables, headers, direction, verdict),
     }
     let address = tables.address(&headers.destination);
     if address & OURS == 0 {
@@ -113,8 +118,28 @@ fn arrive<P: Packet, T: Tables>(
         Err(Cause::NoFrontend) if address & AddressValue::CLUSTER_IP != 0 => {
             unserved::port(packet, tables, headers)
         }
+        Ok(verdict) => go_on(packet, tables, headers, direction, verdict),
         done => unless_the_nodes_own(address, done),
     }
+}
+
+/// Sends on what only goes through this node. Its flow is where [`flow::follow`] and [`flow::open`] have put it.
+#[inline(always)]
+fn go_on<P: Packet, T: Tables>(
+    packet: &mut P,
+    tables: &T,
+    headers: &Headers,
+    direction: u8,
+    verdict: Verdict,
+) -> Result<Verdict, Cause> {
+    let (FlowKey::FROM_WIRE, Verdict::Rewritten(cause)) = (direction, verdict) else {
+        return Ok(verdict);
+    };
+    let work = tables.work().ok_or(Cause::HelperFailed)?;
+    if work.flow.flags & FlowValue::THROUGH == 0 {
+        return Ok(verdict);
+    }
+    through::send_on(packet, headers, &work.flow, cause).unpack()
 }
 
 /// Whether an address is one of the cluster's DNS. The verifier would follow each combination of four comparisons, so

@@ -246,6 +246,7 @@ fn join_here<P: Packet, T: Tables>(
     segment.write_key(headers, direction, &mut work.key);
     work.flow.check = work.key.check();
     work.flow.service = 0;
+    work.flow.flags = 0;
     work.flow.source_port = work.key.source_port;
     work.flow.destination = work.key.destination;
     work.flow.destination_port = work.key.destination_port;

@@ -31,6 +31,7 @@ pub mod segment;
 pub mod socket;
 pub mod sum;
 pub mod tables;
+pub mod through;
 mod unserved;
 pub mod verdict;
 pub mod work;

@@ -5,7 +5,7 @@
 mod programs {
     use aya_ebpf::{
         EbpfContext as _,
-        bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
+        bindings::{TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC},
         macros::{cgroup_sock_addr, classifier},
         programs::{SockAddrContext, TcContext},
     };
@@ -137,6 +137,10 @@ mod programs {
             Ok(Verdict::Rewritten(cause)) => {
                 Maps.count(cause);
                 TC_ACT_UNSPEC
+            }
+            Ok(Verdict::Forwarded(cause)) => {
+                Maps.count(cause);
+                TC_ACT_REDIRECT
             }
             Ok(Verdict::SendBack(cause)) => {
                 Maps.count(cause);

@@ -65,7 +65,7 @@ pub fn complete<T: Tables>(tables: &T, work: &mut Work, device: u32) -> Result<(
         return Err(Cause::NoMasqueradeAddress);
     }
     work.flow.source = address;
-    work.flow.flags = FlowValue::MASQUERADE;
+    work.flow.flags = FlowValue::MASQUERADE | work.flow.flags & FlowValue::THROUGH;
     work.flow.last_seen = tables.now();
     write_back(work);
     forget(&mut work.second_best, 0);
@@ -149,7 +149,7 @@ fn write_back(work: &mut Work) {
     back.source_port = flow.destination_port;
     back.destination = key.source;
     back.destination_port = key.source_port;
-    back.flags = 0;
+    back.flags = flow.flags & FlowValue::THROUGH;
     back.last_seen = flow.last_seen;
 }
 

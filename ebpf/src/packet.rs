@@ -1,9 +1,9 @@
 //! A packet, wherever it is. Offsets count from its first byte, where most interfaces have an Ethernet header.
 
 use bytemuck::{AnyBitPattern, NoUninit};
-use signpost_common::Cause;
+use signpost_common::{Cause, flow::FlowValue};
 
-use crate::{dns::Scratch, sum::Sum, tables::Tables};
+use crate::{dns::Scratch, headers::Headers, sum::Sum, tables::Tables};
 
 /// Length of the Ethernet header.
 pub const ETHERNET: u32 = 14;
@@ -106,6 +106,12 @@ pub trait Packet {
         part: Part,
         udp: bool,
     ) -> Result<(), Cause>;
+
+    /// Looks up where a packet goes on that came in by its interface and has the addresses and ports of this flow now, and
+    /// has it sent there when the program ends. `headers` is what the packet had before, and `headers_length` the bytes of
+    /// its IP and transport headers. `false` where the stack has to see the packet: it is for this node, there is no way
+    /// or one for smaller packets, or the interface has no Ethernet headers.
+    fn send_on(&mut self, headers: &Headers, flow: &FlowValue, headers_length: u32) -> bool;
 
     /// [`crate::dns::resolve`] of the question in the scratch area; apart, so that the kernel verifies it once and not for
     /// each way that leads to it.

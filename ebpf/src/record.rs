@@ -68,6 +68,9 @@ pub fn record<T: Tables>(tables: &T, work: &mut Work) -> Result<(), Cause> {
         write_back(work);
         let leaves_by = leaving_direction(tables, work);
         forget(&mut work.leaves_by, leaves_by);
+        if goes_through(tables, work) {
+            work.flow.flags |= FlowValue::THROUGH;
+        }
         if leaves_by != NOWHERE {
             write_leaving(work);
         }
@@ -189,7 +192,7 @@ fn write_leaving(work: &mut Work) {
     leaving.source_port = Port::new(0);
     leaving.destination = flow.destination;
     leaving.destination_port = flow.destination_port;
-    leaving.flags = FlowValue::MASQUERADE;
+    leaving.flags = FlowValue::MASQUERADE | flow.flags & FlowValue::THROUGH;
     leaving.last_seen = flow.last_seen;
 }
 
@@ -216,6 +219,17 @@ fn leaving_direction(tables: &impl Tables, work: &mut Work) -> u32 {
     } else {
         FlowKey::TO_WIRE as u32
     }
+}
+
+/// Whether both sides of the flow are reached by uplinks or tunnels, and its packets in both directions are addressed to
+/// this node: then the stack sees all of them or none.
+#[inline(always)]
+fn goes_through(tables: &impl Tables, work: &Work) -> bool {
+    work.key.direction == FlowKey::FROM_WIRE
+        && recall(&work.leaves_by) == FlowKey::TO_WIRE as u32
+        && tables
+            .config()
+            .is_some_and(|config| config.flags & Config::FAST_PATH != 0)
 }
 
 /// Whether kube-proxy would masquerade the flow.

@@ -9,6 +9,8 @@ pub enum Verdict {
     Continue,
     /// Rewritten: on to the next program and the stack.
     Rewritten(Cause),
+    /// Rewritten, and on its way to the next hop already: the stack does not see it.
+    Forwarded(Cause),
     /// Turned into something for the pod that sent it: back through its interface.
     SendBack(Cause),
     /// Turned into the answer to a DNS question, which is counted already: back through the pod's interface.
@@ -37,6 +39,7 @@ impl Packed {
     const DROP: u32 = 3 << 8;
     const ERROR: u32 = 4 << 8;
     const ANSWERED: u32 = 5 << 8;
+    const FORWARDED: u32 = 6 << 8;
 
     /// Packs a result.
     #[inline(always)]
@@ -44,6 +47,7 @@ impl Packed {
         Self(match result {
             Ok(Verdict::Continue) => Self::CONTINUE,
             Ok(Verdict::Rewritten(cause)) => Self::REWRITTEN | cause.index(),
+            Ok(Verdict::Forwarded(cause)) => Self::FORWARDED | cause.index(),
             Ok(Verdict::SendBack(cause)) => Self::SEND_BACK | cause.index(),
             Ok(Verdict::Answered(cause)) => Self::ANSWERED | cause.index(),
             Ok(Verdict::Drop(cause)) => Self::DROP | cause.index(),
@@ -73,6 +77,7 @@ impl Packed {
         match self.0 & !0xff {
             Self::CONTINUE => Ok(Verdict::Continue),
             Self::REWRITTEN => Ok(Verdict::Rewritten(cause)),
+            Self::FORWARDED => Ok(Verdict::Forwarded(cause)),
             Self::SEND_BACK => Ok(Verdict::SendBack(cause)),
             Self::ANSWERED => Ok(Verdict::Answered(cause)),
             Self::DROP => Ok(Verdict::Drop(cause)),
@@ -91,6 +96,7 @@ mod tests {
             for result in [
                 Ok(Verdict::Continue),
                 Ok(Verdict::Rewritten(cause)),
+                Ok(Verdict::Forwarded(cause)),
                 Ok(Verdict::SendBack(cause)),
                 Ok(Verdict::Answered(cause)),
                 Ok(Verdict::Drop(cause)),

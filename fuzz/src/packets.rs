@@ -101,6 +101,7 @@ fn look_at(program: Program, tables: &Memory, before: Vec<u8>) {
             "{program:?} changed what it passes on because of {cause:?}"
         ),
         Ok(Verdict::Drop(_)) => {}
+        Ok(Verdict::Forwarded(cause)) => panic!("{cause:?}: a frame in memory has no way"),
         // What of a hairpin flow goes back to its pod is translated as any.
         Ok(
             Verdict::Rewritten(cause)

@@ -100,6 +100,7 @@ pub fn run(data: &[u8]) {
             // To the DNS pods, with the question as it was.
             Ok(Verdict::Rewritten(_)) => assert_eq!(frame.0[42..], before.0[42..]),
             Ok(Verdict::Drop(cause)) => panic!("a question was dropped: {cause:?}"),
+            Ok(Verdict::Forwarded(cause)) => panic!("a question was forwarded: {cause:?}"),
         }
     });
 }
@@ -278,6 +279,7 @@ fn cluster_of_examples() -> Cluster {
         dns: true,
         cluster_ranges: Vec::new(),
         masquerade_all: false,
+        fast_path: false,
         cgroup_root: None,
         count_services: false,
     };

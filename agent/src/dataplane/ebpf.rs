@@ -79,6 +79,8 @@ pub struct EbpfConfig {
     pub cluster_ranges: Vec<IpNet>,
     /// All traffic to ClusterIPs is masqueraded.
     pub masquerade_all: bool,
+    /// What comes from outside and goes to another node is sent on past the stack.
+    pub fast_path: bool,
     /// What goes through each service port is counted ([`View::service_counts`](view::View::service_counts)).
     pub count_services: bool,
     /// Root of the cgroup2 hierarchy: its processes in this network namespace are the host's. `None` where there is

@@ -1,10 +1,11 @@
 //! A packet in a byte vector. Checksums are finished ones, as without offload.
 
 use bytemuck::{AnyBitPattern, NoUninit};
-use signpost_common::Cause;
+use signpost_common::{Cause, flow::FlowValue};
 
 use crate::{
     dns::{self, Scratch},
+    headers::Headers,
     packet::{ETHERNET, PAD, Packet, Part},
     sum::Sum,
     tables::Tables,
@@ -120,6 +121,10 @@ impl Packet for Frame {
         }
         let updated = difference.update(field);
         self.store(offset, &if udp && updated == 0 { 0xffff } else { updated })
+    }
+
+    fn send_on(&mut self, _headers: &Headers, _flow: &FlowValue, _headers_length: u32) -> bool {
+        false // a frame in memory has no way
     }
 
     fn resolve<T: Tables>(&mut self, tables: &T, scratch: &mut Scratch) -> Result<Cause, Cause> {

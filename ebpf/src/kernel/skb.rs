@@ -4,19 +4,23 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::{
     bindings::{
-        __sk_buff, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR,
-        bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+        __sk_buff, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_REDIRECT,
+        bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_fib_lookup, bpf_fib_lookup__bindgen_ty_1,
+        bpf_fib_lookup__bindgen_ty_2, bpf_fib_lookup__bindgen_ty_3, bpf_fib_lookup__bindgen_ty_4,
+        bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1,
     },
     helpers::{
-        bpf_l4_csum_replace, bpf_redirect, bpf_redirect_peer, bpf_skb_adjust_room,
-        bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_store_bytes,
+        bpf_fib_lookup as fib_lookup, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
+        bpf_redirect_peer, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_change_type,
+        bpf_skb_load_bytes, bpf_skb_store_bytes,
     },
 };
 use bytemuck::{AnyBitPattern, NoUninit};
-use signpost_common::Cause;
+use signpost_common::{Address, Cause, flow::FlowValue};
 
 use crate::{
     dns::{self, Scratch},
+    headers::Headers,
     kernel::Maps,
     packet::{ETHERNET, PAD, Packet, Part},
     sum::Sum,
@@ -26,6 +30,18 @@ use crate::{
 
 /// `PACKET_HOST` of `linux/if_packet.h`: the packet is for us.
 const PACKET_HOST: u32 = 0;
+
+/// Address families of `bits/socket.h`.
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+
+/// Traffic class and flow label in the first word of an IPv6 header.
+const FLOW_INFO: u32 = 0x0fff_ffff;
+
+/// `BPF_FIB_LKUP_RET_SUCCESS` and `BPF_FIB_LKUP_RET_NO_NEIGH` of `linux/bpf.h`; with the latter too, interface and next
+/// hop are known from Linux 5.10 on.
+const FOUND: i64 = 0;
+const NO_NEIGHBOUR: i64 = 7;
 
 /// The last offset at which the packet is read directly: the verifier wants one that cannot overflow.
 const PEEKED: u32 = 511;
@@ -251,6 +267,82 @@ impl<const IP: u32> Packet for Skb<IP> {
         }
         // SAFETY: the context is valid while the program runs. A size of 0 in the flags means a ready difference.
         done(unsafe { bpf_l4_csum_replace(self.0, offset, 0, u64::from(difference.fold()), flags) })
+    }
+
+    #[inline(always)]
+    fn send_on(&mut self, headers: &Headers, flow: &FlowValue, headers_length: u32) -> bool {
+        if IP == 0 {
+            return false;
+        }
+        let Ok(first) = self.load::<u32>(IP) else {
+            return false;
+        };
+        // SAFETY: the context is valid while the program runs.
+        let (segment, ifindex) = unsafe { ((*self.0).gso_size, (*self.0).ifindex) };
+        let length = match segment {
+            0 => headers.transport - IP + headers.transport_length,
+            segment => headers_length + segment,
+        };
+        let family = if headers.v4 { AF_INET } else { AF_INET6 };
+        // What IPv4 has of the type of service, IPv6 of class and flow.
+        let (source, destination, service) = if headers.v4 {
+            let [_, service, _, _] = first.to_ne_bytes();
+            let v4 = |address: &Address| [address.words()[3], 0, 0, 0];
+            (
+                v4(&flow.source),
+                v4(&flow.destination),
+                u32::from_ne_bytes([service, 0, 0, 0]),
+            )
+        } else {
+            let service = first & FLOW_INFO.to_be();
+            (flow.source.words(), flow.destination.words(), service)
+        };
+        let mut way = bpf_fib_lookup {
+            family,
+            l4_protocol: headers.protocol,
+            sport: flow.source_port.wire(),
+            dport: flow.destination_port.wire(),
+            __bindgen_anon_1: bpf_fib_lookup__bindgen_ty_1 {
+                tot_len: length as u16,
+            },
+            ifindex,
+            __bindgen_anon_2: bpf_fib_lookup__bindgen_ty_2 { flowinfo: service },
+            __bindgen_anon_3: bpf_fib_lookup__bindgen_ty_3 { ipv6_src: source },
+            __bindgen_anon_4: bpf_fib_lookup__bindgen_ty_4 {
+                ipv6_dst: destination,
+            },
+            // SAFETY: numbers, for which zeros are a value.
+            __bindgen_anon_5: unsafe { core::mem::zeroed() },
+            smac: [0; 6],
+            dmac: [0; 6],
+        };
+        // SAFETY: the helper reads and writes a whole value, all of it initialised; which interface and next hop it has
+        // written is so for both of these results.
+        unsafe {
+            let found = fib_lookup(
+                self.0.cast(),
+                &raw mut way,
+                size_of::<bpf_fib_lookup>() as i32,
+                0,
+            );
+            if found != FOUND && found != NO_NEIGHBOUR {
+                return false;
+            }
+            // The neighbour is looked up, and asked for, as the stack does it: an entry that nobody asks after goes stale.
+            let mut hop = bpf_redir_neigh {
+                nh_family: u32::from(way.family),
+                __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 {
+                    ipv6_nh: way.__bindgen_anon_4.ipv6_dst,
+                },
+            };
+            let action = bpf_redirect_neigh(
+                way.ifindex,
+                &raw mut hop,
+                size_of::<bpf_redir_neigh>() as i32,
+                0,
+            );
+            action == i64::from(TC_ACT_REDIRECT)
+        }
     }
 
     #[inline(always)]

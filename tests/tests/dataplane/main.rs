@@ -58,6 +58,7 @@ impl Instance {
             dns: true,
             cluster_ranges: Vec::new(),
             masquerade_all: false,
+            fast_path: false,
             count_services: false,
             cgroup_root: None,
         }

@@ -106,7 +106,7 @@ fn a_client_learns_the_mtu_of_the_path_to_its_backend() -> anyhow::Result<()> {
 }
 
 /// Sends a datagram that may not be fragmented and is too large, and gives what the socket then says of the path.
-fn path_mtu(address: SocketAddr) -> anyhow::Result<i32> {
+pub(crate) fn path_mtu(address: SocketAddr) -> anyhow::Result<i32> {
     use std::os::fd::AsRawFd as _;
     let datagrams = Datagrams::to(address, PATIENCE)?;
     let (level, discover, mtu) = match address {

@@ -4,6 +4,7 @@ mod api_server;
 mod cached;
 mod changes;
 mod errors;
+mod fast_path;
 mod host;
 mod laboratory;
 mod migration;

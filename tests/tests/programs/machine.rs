@@ -238,6 +238,7 @@ fn on_host(tables: &Memory, program: Program, packet: &[u8]) -> Done {
     let (action, cause) = match verdict {
         Ok(Verdict::Continue) => (Action::Continue, None),
         Ok(Verdict::Rewritten(cause)) => (Action::Continue, Some(cause)),
+        Ok(Verdict::Forwarded(cause)) => panic!("{cause:?}: a frame in memory has no way"),
         Ok(Verdict::SendBack(cause) | Verdict::Answered(cause)) => (Action::SendBack, Some(cause)),
         Ok(Verdict::Drop(cause)) => (Action::Drop, Some(cause)),
         Err(cause) if signpost_ebpf::verdict::spoils(cause) => (Action::Drop, Some(cause)),

@@ -37,6 +37,7 @@ pub(super) fn open_programs(
         handover,
         cluster_ranges: config.cluster_cidr.clone(),
         masquerade_all: config.masquerade_all,
+        fast_path: config.fast_path,
         count_services: config.count_services,
         cgroup_root: config.cgroup_root.clone().or_else(find_cgroup_root),
     })?;

@@ -92,8 +92,8 @@ pub(super) fn run(
         take(&mut subjects, options.pairs, &progress)?;
         let with = if masquerading { ", masquerading" } else { "" };
         for way in Way::ALL {
-            // Peers are shown as far as they are not what signpost is measured against. Who is no pod has no choice.
-            if way == course.against || (way == Way::Sockets && course.from != From::Pod) {
+            // Peers are shown as far as they are not what signpost is measured against. For the host nothing is faster.
+            if way == course.against || (way == Way::Faster && course.from == From::Host) {
                 continue;
             }
             let comparison = Comparison {
@@ -103,7 +103,7 @@ pub(super) fn run(
                 of: Of::Value,
                 subject: way.name(),
                 against: course.against.name(),
-                reach: matches!(way, Way::Signpost | Way::Sockets).then_some(course.reach),
+                reach: matches!(way, Way::Signpost | Way::Faster).then_some(course.reach),
             };
             figures.push(comparison.figure(&subjects));
         }

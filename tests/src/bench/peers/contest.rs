@@ -39,8 +39,8 @@ pub(super) enum Way {
     /// Nothing does; connections go to pod IPs.
     Direct,
     Signpost,
-    /// Signpost with `--pod-sockets all`.
-    Sockets,
+    /// Signpost with all that makes it faster and is not for everybody: `--pod-sockets all`, `--fast-path`.
+    Faster,
     Nftables,
     Iptables,
 }
@@ -49,7 +49,7 @@ impl Way {
     pub(super) const ALL: [Self; 5] = [
         Self::Direct,
         Self::Signpost,
-        Self::Sockets,
+        Self::Faster,
         Self::Nftables,
         Self::Iptables,
     ];
@@ -58,7 +58,7 @@ impl Way {
         match self {
             Self::Direct => "direct",
             Self::Signpost => "signpost",
-            Self::Sockets => "signpost at sockets",
+            Self::Faster => "signpost at sockets, fast path",
             Self::Nftables => "kube-proxy nftables",
             Self::Iptables => "kube-proxy iptables",
         }
@@ -251,8 +251,8 @@ impl Contestant {
             match way {
                 Way::Direct => {}
                 Way::Signpost => site.agents.push(agent(node, kubeconfig, &[])?),
-                Way::Sockets => {
-                    let flags = ["--pod-sockets", "all"];
+                Way::Faster => {
+                    let flags = ["--pod-sockets", "all", "--fast-path"];
                     site.agents.push(agent(node, kubeconfig, &flags)?);
                 }
                 Way::Nftables => proxies.push(proxy(tools, node, kubeconfig, "nftables")?),

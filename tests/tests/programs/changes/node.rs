@@ -43,6 +43,7 @@ impl Node {
             handover: Handover::default(),
             cluster_ranges: options.cluster_ranges(),
             masquerade_all: options.masquerade_all,
+            fast_path: false,
             cgroup_root: None,
             count_services: false,
         };

@@ -83,6 +83,7 @@ impl Cluster {
             dns: true,
             cluster_ranges: Vec::new(),
             masquerade_all: false,
+            fast_path: false,
             count_services: false,
             cgroup_root: None,
         })

@@ -87,6 +87,7 @@ impl ConfigElement {
             flags: flag(config.dns, Config::DNS)
                 | written.flags & (Config::SERVICE_RANGES | HANDOVER)
                 | flag(config.masquerade_all, Config::MASQUERADE_ALL)
+                | flag(config.fast_path, Config::FAST_PATH)
                 | flag(!config.cluster_ranges.is_empty(), Config::CLUSTER_RANGES),
             service_ranges: written.service_ranges,
             dns: written.dns,

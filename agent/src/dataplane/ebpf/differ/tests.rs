@@ -36,6 +36,7 @@ fn config() -> EbpfConfig {
         dns: true,
         cluster_ranges: Vec::new(),
         masquerade_all: false,
+        fast_path: false,
         count_services: false,
         cgroup_root: None,
     }
