@@ -404,6 +404,8 @@ impl AgentConfig {
             "mode": self.mode.to_string(),
             "ipvsScheduler": self.ipvs.scheduler(),
             "ipvsStrictARP": self.ipvs.ipvs_strict_arp,
+            "netfilter": self.ipvs.netfilter.to_string(),
+            "iptablesMasqueradeBit": self.ipvs.iptables_masquerade_bit,
             "dnsAddress": self.dns_address,
             "dnsConfig": self.dns_config,
             "source": self.source.to_string(),

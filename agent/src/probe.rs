@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use self::feature::Need;
 
-pub use choice::{Choice, Mode, Wish, choose};
+pub use choice::{Choice, Mode, Netfilter, NetfilterWish, Wish, choose};
 pub use feature::Feature;
 
 /// What came of one probe: what was found, or why it is not there.
@@ -25,6 +25,8 @@ pub type Probe = Result<String, String>;
 pub struct Probes {
     /// `uname -r`.
     pub kernel: String,
+    /// What the operator asks for to filter and masquerade in IPVS mode.
+    pub netfilter: NetfilterWish,
     /// By feature. One that was not probed counts as missing.
     pub features: BTreeMap<Feature, Probe>,
 }
@@ -77,6 +79,17 @@ impl Probes {
         self.features.get(&feature).is_some_and(Result::is_ok)
     }
 
+    /// What would filter and masquerade in IPVS mode; none where nothing can that was asked for.
+    pub fn netfilter(&self) -> Option<Netfilter> {
+        let kinds = match self.netfilter {
+            NetfilterWish::Auto => &[Netfilter::Nftables, Netfilter::Iptables][..],
+            NetfilterWish::Nftables => &[Netfilter::Nftables],
+            NetfilterWish::Iptables => &[Netfilter::Iptables],
+        };
+        let mut kinds = kinds.iter().copied();
+        kinds.find(|kind| self.has(feature_of(*kind)))
+    }
+
     /// The table, for a node in this mode.
     pub fn table(&self, mode: Option<Mode>) -> Vec<Row> {
         Feature::ALL
@@ -104,6 +117,18 @@ impl Probes {
         {
             obstacles.push(format!("neither TCX nor clsact: {why}"));
         }
+        if mode == Mode::Ipvs && self.netfilter().is_none() {
+            let kinds = match self.netfilter {
+                NetfilterWish::Auto => vec![Feature::Nftables, Feature::Iptables],
+                NetfilterWish::Nftables => vec![Feature::Nftables],
+                NetfilterWish::Iptables => vec![Feature::Iptables],
+            };
+            obstacles.extend(kinds.into_iter().filter_map(|feature| {
+                let why = self.why_not(feature)?;
+                let about = feature.about();
+                Some(format!("{}: {why} ({})", about.title, about.todo))
+            }));
+        }
         obstacles
     }
 
@@ -126,6 +151,14 @@ impl Probes {
             // One of the two is enough.
             (..) if feature == Feature::Clsact && self.has(Feature::Tcx) => Level::Fine,
             (..) if feature == Feature::Clsact && mode == Some(Mode::Ebpf) => Level::Broken,
+            (..) if [Feature::Nftables, Feature::Iptables].contains(&feature) => {
+                match self.netfilter() {
+                    Some(Netfilter::Nftables) => Level::Fine,
+                    Some(Netfilter::Iptables) => Level::Less,
+                    None if mode == Some(Mode::Ebpf) => Level::Less,
+                    None => Level::Broken,
+                }
+            }
             (_, Need::EbpfLess, Some(Mode::Ipvs)) => Level::Fine,
             _ => Level::Less,
         };
@@ -142,5 +175,12 @@ impl Probes {
             follows: if there { about.with } else { about.without }.to_owned(),
             todo: if level == Level::Fine { "" } else { about.todo }.to_owned(),
         }
+    }
+}
+
+const fn feature_of(kind: Netfilter) -> Feature {
+    match kind {
+        Netfilter::Nftables => Feature::Nftables,
+        Netfilter::Iptables => Feature::Iptables,
     }
 }

@@ -83,6 +83,9 @@ pub(crate) struct Args {
     /// Take these files and folders along, under the paths that they have here; programs with their libraries
     #[arg(long = "take", value_name = "PATH")]
     taken: Vec<PathBuf>,
+    /// Leave this kernel module out, as if the kernel had been built without it: `nf_tables`, for instance
+    #[arg(long, value_name = "MODULE")]
+    without: Vec<String>,
     /// Processors of the machine [default: 2, or 1 where it is emulated]
     #[arg(long)]
     cpus: Option<u32>,
@@ -117,6 +120,7 @@ pub(crate) fn run_command(
         docs: false,
         filters: Vec::new(),
         taken,
+        without: Vec::new(),
         cpus: Some(1),
         memory: 4096,
         patience: 120,
@@ -259,9 +263,13 @@ fn boot(
             ensure!(path.exists(), "there is no {}", path.display());
             image.data(path)?;
         }
-        image.modules(unpacked)?;
+        image.modules(unpacked, &args.without)?;
         image.finish(&Errand {
-            modules: MODULES.map(str::to_owned).to_vec(),
+            modules: MODULES
+                .into_iter()
+                .map(str::to_owned)
+                .filter(|module| !args.without.contains(module))
+                .collect(),
             commands: work.parts.iter().map(|part| part.command.clone()).collect(),
         })?;
     }
@@ -285,14 +293,22 @@ fn boot(
     if args.command.is_empty() {
         let mut record = Record::read(kernel)?;
         record.release.clone_from(&unpacked.release);
-        for (name, text) in &heard.notes {
-            record.diagnosed(text).with_context(|| name.clone())?;
+        // What a kernel lacks that was robbed says nothing of the kernel.
+        let is_whole = args.without.is_empty();
+        if is_whole {
+            for (name, text) in &heard.notes {
+                record.diagnosed(text).with_context(|| name.clone())?;
+            }
+            record.reported(&fs::read_to_string(folder.join("report.jsonl"))?);
         }
-        record.reported(&fs::read_to_string(folder.join("report.jsonl"))?);
         // Tests that somebody picked say nothing of the suite.
         if args.filters.is_empty() {
             for ((part, outcome), tests) in work.tests().zip(&heard.outcomes).zip(heard.tests) {
-                record.ran(part.name(), outcome, part.left_out(), tests);
+                let mut name = part.name().to_owned();
+                if !is_whole {
+                    name = format!("{name} without {}", args.without.join(", "));
+                }
+                record.ran(&name, outcome, part.left_out(), tests);
             }
         }
         record.write(kernel)?;

@@ -36,6 +36,9 @@ pub struct Report {
     pub node: String,
     /// How the data path is made: `ebpf` or `ipvs`.
     pub mode: String,
+    /// What filters and masquerades in IPVS mode: `nftables`, or `iptables and ipset`; empty in eBPF mode.
+    #[serde(default)]
+    pub netfilter: String,
     /// What the kernel was found to have, as `signpost doctor` shows it.
     #[serde(default)]
     pub features: Vec<Row>,

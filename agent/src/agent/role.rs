@@ -23,6 +23,7 @@ mod serving;
 mod zone;
 
 use self::{
+    ipvs::Way,
     notes::kube_options,
     programs::open_programs,
     published::{Published, hello, report},
@@ -92,7 +93,8 @@ pub fn run(config: &AgentConfig) -> anyhow::Result<()> {
 
 async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
-    let (mode, probes) = ipvs::choose(config)?;
+    let (way, probes) = ipvs::choose(config)?;
+    let mode = way.mode();
     let by_programs = mode == Mode::Ebpf;
     let features = probes.table(Some(mode));
     tell(&probes.kernel, &features);
@@ -153,11 +155,14 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
     });
     let zone = desired.zone().config().clone();
     let root = config.instance.bpffs_root.clone();
-    let opened = if by_programs {
-        let (dataplane, handover) = open_programs(config, &zone)?;
-        Opened::Programs(Box::new(dataplane), handover)
-    } else {
-        Opened::VirtualServer(Box::new(ipvs::open(config)?))
+    let opened = match way {
+        Way::Programs => {
+            let (dataplane, handover) = open_programs(config, &zone)?;
+            Opened::Programs(Box::new(dataplane), handover)
+        }
+        Way::VirtualServer(netfilter) => {
+            Opened::VirtualServer(Box::new(ipvs::open(config, netfilter)?))
+        }
     };
     let outside = by_programs && config.dns_answers == DnsAnswers::Kernel;
     let feed = match &opened {
@@ -230,6 +235,7 @@ async fn serve(config: &AgentConfig, node: String) -> anyhow::Result<()> {
     let (other_proxy_in, other_proxy) = watch::channel(None);
     let report = Report {
         features,
+        netfilter: way.netfilter().to_owned(),
         ..report(config, node, mode.name())
     };
     let published = Box::new(Published {

@@ -54,14 +54,17 @@ pub fn run(instance: &Instance) -> anyhow::Result<String> {
 /// Removes what the IPVS mode has left in this network namespace.
 fn virtual_servers() -> anyhow::Result<String> {
     let removed = remains::remove().context("what the IPVS mode has left cannot be removed")?;
-    Ok(if removed.is_any() {
-        format!(
-            "removed {} virtual servers, interface {INTERFACE} and {} tables of nftables\n",
-            removed.servers, removed.tables
-        )
-    } else {
-        String::new()
-    })
+    if !removed.is_any() {
+        return Ok(String::new());
+    }
+    let rules = match (removed.chains, removed.sets) {
+        (0, 0) => format!("{} tables of nftables", removed.tables),
+        (chains, sets) => format!("{chains} chains of iptables with {sets} sets of ipset"),
+    };
+    Ok(format!(
+        "removed {} virtual servers, interface {INTERFACE} and {rules}\n",
+        removed.servers
+    ))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::output::{Format, OutputArgs, json};
 use crate::{
     config::Instance,
-    probe::{Choice, Level, Mode, Row, Wish, choose, node},
+    probe::{Choice, Level, Mode, NetfilterWish, Row, Wish, choose, node},
 };
 
 /// Flags of `signpost doctor`.
@@ -20,6 +20,10 @@ pub struct DoctorArgs {
     /// The mode that the agent is asked for
     #[arg(long, env = "SIGNPOST_MODE", value_name = "MODE", default_value_t = Wish::Auto, value_enum)]
     mode: Wish,
+
+    /// What the agent is asked to filter and masquerade with in IPVS mode; iptables is only tried where it would be taken
+    #[arg(long, env = "SIGNPOST_NETFILTER", value_name = "KIND", default_value_t = NetfilterWish::Auto, value_enum)]
+    netfilter: NetfilterWish,
 
     /// Root of the cgroup2 hierarchy of this node [default: found in /proc/self/mountinfo]
     #[arg(long, env = "SIGNPOST_CGROUP_ROOT", value_name = "DIR")]
@@ -46,7 +50,11 @@ pub struct Diagnosis {
 /// # Errors
 /// Where the result cannot be written as JSON.
 pub fn run(args: &DoctorArgs) -> anyhow::Result<(String, ExitCode)> {
-    let probes = node::probe(&args.instance.bpffs_root, args.cgroup_root.as_deref());
+    let probes = node::probe(
+        &args.instance.bpffs_root,
+        args.cgroup_root.as_deref(),
+        args.netfilter,
+    );
     let choice = choose(&probes, args.mode);
     let diagnosis = Diagnosis {
         features: probes.table(choice.mode),
@@ -73,9 +81,13 @@ impl Diagnosis {
             None => "none",
         };
         let mut text = format!(
-            "kernel  {}\nmode    {mode}: {}\n\n",
+            "kernel  {}\nmode    {mode}: {}\n",
             self.kernel, self.choice.reason
         );
+        if let Some(netfilter) = self.choice.netfilter {
+            let _ = writeln!(text, "filter  {}", netfilter.text());
+        }
+        text.push('\n');
         let width = |cell: fn(&Row) -> &String| {
             let lengths = self.features.iter().map(|row| cell(row).chars().count());
             lengths.max().unwrap_or(0)
@@ -101,7 +113,7 @@ impl Diagnosis {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::probe::Feature;
+    use crate::probe::{Feature, Netfilter};
 
     fn row(feature: Feature, level: Level, todo: &str) -> Row {
         Row {
@@ -120,6 +132,7 @@ mod tests {
             kernel: "6.1.0".to_owned(),
             choice: Choice {
                 mode: Some(Mode::Ebpf),
+                netfilter: None,
                 reason: "the kernel has what it needs".to_owned(),
             },
             features: vec![
@@ -145,6 +158,20 @@ mode    eBPF: the kernel has what it needs
           → modprobe ip_vs
 "
         );
+    }
+
+    #[test]
+    fn in_ipvs_mode_people_are_told_what_filters() {
+        let mut diagnosis = diagnosis();
+        diagnosis.choice.mode = Some(Mode::Ipvs);
+        diagnosis.choice.netfilter = Some(Netfilter::Iptables);
+        assert!(
+            diagnosis
+                .text()
+                .contains("\nfilter  iptables and ipset\n\n")
+        );
+        let value = serde_json::to_value(diagnosis).unwrap();
+        assert_eq!(value["netfilter"], "iptables");
     }
 
     #[test]

@@ -164,11 +164,15 @@ impl Status {
         } else {
             "not running".to_owned()
         };
+        let mode = match &*report.netfilter {
+            "" => or_dash(&report.mode),
+            netfilter => format!("{}, with {netfilter}", report.mode),
+        };
         let dns: Vec<String> = report.dns.iter().map(ToString::to_string).collect();
         let lines = [
             ("instance", self.instance.display().to_string()),
             ("node", or_dash(&report.node)),
-            ("mode", or_dash(&report.mode)),
+            ("mode", mode),
             ("agent", agent),
             ("source", or_dash(&report.source)),
             ("cluster domain", or_dash(&report.domain)),
@@ -301,6 +305,20 @@ flows   2         100        2 %    2 KiB
 
 all is well
 "
+        );
+    }
+
+    #[test]
+    fn a_node_in_ipvs_mode_says_what_filters() {
+        let mut status = healthy();
+        if let Some(report) = &mut status.agent {
+            report.mode = "ipvs".to_owned();
+            report.netfilter = "iptables and ipset".to_owned();
+        }
+        let text = status.text();
+        assert!(
+            text.contains("mode            ipvs, with iptables and ipset\n"),
+            "{text}"
         );
     }
 

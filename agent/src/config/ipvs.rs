@@ -2,6 +2,8 @@
 
 use clap::{Args, ValueEnum};
 
+use crate::probe::NetfilterWish;
+
 /// What counts in IPVS mode.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct IpvsArgs {
@@ -13,6 +15,27 @@ pub struct IpvsArgs {
         default_value = "rr"
     )]
     pub ipvs_scheduler: Scheduler,
+
+    /// IPVS mode: what filters and masquerades: nftables, or iptables with ipset, which come with programs of their own;
+    /// `auto` takes these only where the kernel has no nftables
+    #[arg(
+        long,
+        env = "SIGNPOST_NETFILTER",
+        value_name = "KIND",
+        default_value_t = NetfilterWish::Auto,
+        value_enum
+    )]
+    pub netfilter: NetfilterWish,
+
+    /// IPVS mode with iptables: the bit of packets' marks that says that one is to be masqueraded, 0 to 31
+    #[arg(
+        long,
+        env = "SIGNPOST_IPTABLES_MASQUERADE_BIT",
+        value_name = "NUMBER",
+        default_value_t = 14,
+        value_parser = clap::value_parser!(u8).range(0..=31)
+    )]
+    pub iptables_masquerade_bit: u8,
 
     /// IPVS mode: answer ARP for an address only at the interface that has it, so that this node does not answer for the
     /// Services' (some load balancers, MetalLB for one, need it)
@@ -107,5 +130,16 @@ mod tests {
         assert!(Line::try_parse_from(["agent", "--ipvs-scheduler", "random"]).is_err());
         let line = Line::try_parse_from(["agent"]).unwrap();
         assert_eq!(line.args.scheduler(), "rr");
+    }
+
+    #[test]
+    fn the_mark_of_masquerade_is_kube_proxy_s_and_has_32_bits() {
+        let line = Line::try_parse_from(["agent"]).unwrap();
+        assert_eq!(line.args.iptables_masquerade_bit, 14);
+        assert_eq!(line.args.netfilter, NetfilterWish::Auto);
+        for (bit, is_one) in [("0", true), ("31", true), ("32", false)] {
+            let line = Line::try_parse_from(["agent", "--iptables-masquerade-bit", bit]);
+            assert_eq!(line.is_ok(), is_one, "{bit}");
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! The dataplane for kernels without BPF: the kernel's virtual server (IPVS), with nftables beside it.
+//! The dataplane for kernels without BPF: the kernel's virtual server (IPVS), with nftables beside it, or iptables and ipset
+//! where there is no nftables.
 //!
 //! [`IpvsDataplane`] compares what is wanted with what the kernel has, and changes only that: what an agent before this one
 //! has left goes on, and its connections with it. Only this module and those below it know IPVS.
@@ -7,6 +8,7 @@ mod bound;
 pub mod desired;
 pub mod differ;
 mod in_sync;
+mod iptables;
 pub mod kernel;
 pub mod link;
 mod message;
@@ -33,10 +35,22 @@ use self::{
     rules::{Element, Frame, Set},
     server::Operation,
     servers::Servers,
-    tables::Tables,
+    tables::{Tables, Writer},
 };
-use super::{Dataplane, Refusal, Report, Update, netfilter::nat_chains};
-use crate::model::{Family, Protocol};
+use super::{Dataplane, Refusal, Report, Update};
+use crate::{
+    model::{Family, Protocol},
+    probe::Netfilter,
+};
+
+/// Tries in the network namespace of the calling thread, which has to be one that nobody uses, whether iptables and ipset can
+/// do what nftables would; says with which program.
+///
+/// # Errors
+/// Where they cannot, with what is missing.
+pub fn try_iptables() -> anyhow::Result<String> {
+    iptables::try_out()
+}
 
 pub use in_sync::synced;
 pub use kernel::{Timeouts, load_modules};
@@ -60,6 +74,10 @@ pub struct IpvsConfig {
     pub cluster_ranges: Vec<IpNet>,
     /// All traffic to ClusterIPs is masqueraded.
     pub masquerade_all: bool,
+    /// What filters and masquerades.
+    pub netfilter: Netfilter,
+    /// Number of the bit of packets' marks that iptables is told by that one is to be masqueraded, up to 31.
+    pub masquerade_bit: u8,
     /// Where the kernel's settings are, such as `/proc/sys`.
     pub proc_sys: PathBuf,
     /// Where operators' commands read what is served.
@@ -116,10 +134,7 @@ impl IpvsDataplane {
                 "interface {INTERFACE} cannot be made; load module dummy, and give the agent CAP_NET_ADMIN"
             )
         })?;
-        for family in [Family::V4, Family::V6] {
-            nat_chains::has_table(family, rules::TABLE)
-                .context("the kernel has no nftables; load module nf_tables")?;
-        }
+        let writer = Writer::open(config.netfilter, config.masquerade_bit)?;
         let frame = Frame {
             cluster_ranges: config.cluster_ranges.iter().map(IpNet::trunc).collect(),
             masquerade_all: config.masquerade_all,
@@ -130,7 +145,7 @@ impl IpvsDataplane {
             state_folder: config.state_folder,
             servers: Servers::new(kernel),
             bound: Bound::new(link),
-            tables: Tables::new(frame),
+            tables: Tables::new(writer, frame),
             first: true,
             failed: Touched::default(),
             view_changed: true,

@@ -1,4 +1,5 @@
-//! Requests to netfilter over netlink (nfnetlink), in the network namespace of the calling thread.
+//! Requests to netfilter in the network namespace of the calling thread: over netlink (nfnetlink), and of iptables by its
+//! programs.
 
 use std::io;
 
@@ -13,8 +14,11 @@ use crate::model::Family;
 
 mod batch;
 pub mod conntrack;
+pub mod ipset;
+pub mod iptables;
 pub mod nat_chains;
 pub mod nftables;
+pub mod program;
 
 const fn family(family: Family) -> NetfilterProtoFamily {
     match family {

@@ -49,11 +49,56 @@ impl fmt::Display for Wish {
     }
 }
 
+/// What filters and masquerades in IPVS mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Netfilter {
+    /// Tables of nftables.
+    Nftables,
+    /// Chains of iptables, with sets of ipset.
+    Iptables,
+}
+
+impl Netfilter {
+    /// For people.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Nftables => "nftables",
+            Self::Iptables => "iptables and ipset",
+        }
+    }
+}
+
+/// What the operator asks for to filter and masquerade in IPVS mode.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum NetfilterWish {
+    /// nftables, and iptables with ipset only where the kernel has none.
+    #[default]
+    Auto,
+    /// nftables, or nothing.
+    Nftables,
+    /// iptables with ipset, or nothing.
+    Iptables,
+}
+
+impl fmt::Display for NetfilterWish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Nftables => "nftables",
+            Self::Iptables => "iptables",
+        })
+    }
+}
+
 /// The mode of a node, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Choice {
     /// The mode; none where nothing is possible that was asked for.
     pub mode: Option<Mode>,
+    /// What filters and masquerades; none in eBPF mode, which needs nothing for it.
+    #[serde(default)]
+    pub netfilter: Option<Netfilter>,
     /// Why, for people.
     pub reason: String,
 }
@@ -89,5 +134,9 @@ pub fn choose(probes: &Probes, wish: Wish) -> Choice {
             ),
         ),
     };
-    Choice { mode, reason }
+    Choice {
+        mode,
+        netfilter: probes.netfilter().filter(|_| mode == Some(Mode::Ipvs)),
+        reason,
+    }
 }

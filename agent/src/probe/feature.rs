@@ -36,6 +36,8 @@ pub enum Feature {
     IpVs,
     /// nftables.
     Nftables,
+    /// iptables and ipset, with their programs.
+    Iptables,
     /// Interfaces that hold addresses.
     Dummy,
     /// How much the kernel is locked down.
@@ -77,7 +79,7 @@ const KERNEL: &str = "use a kernel of 5.10 or later with CONFIG_BPF_SYSCALL, CON
 
 impl Feature {
     /// All, in the order of the table.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Bpf,
         Self::Lockdown,
         Self::Btf,
@@ -95,6 +97,7 @@ impl Feature {
         Self::Conntrack,
         Self::IpVs,
         Self::Nftables,
+        Self::Iptables,
         Self::Dummy,
     ];
 
@@ -116,6 +119,7 @@ impl Feature {
             Self::Conntrack => "conntrack",
             Self::IpVs => "ip_vs",
             Self::Nftables => "nftables",
+            Self::Iptables => "iptables",
             Self::Dummy => "dummy",
             Self::Lockdown => "lockdown",
             Self::Btf => "btf",
@@ -225,10 +229,17 @@ impl Feature {
             },
             Self::Nftables => About {
                 title: "nftables",
-                need: Need::Ipvs,
-                with: "filters and masquerade of mode IPVS are one table",
-                without: "no mode IPVS",
+                need: Need::IpvsLess,
+                with: "filters and masquerade of mode IPVS can be one table",
+                without: "filters and masquerade of mode IPVS are those of iptables and ipset",
                 todo: "modprobe nf_tables nft_chain_nat",
+            },
+            Self::Iptables => About {
+                title: "iptables and ipset",
+                need: Need::IpvsLess,
+                with: "filters and masquerade of mode IPVS can do without nftables",
+                without: "filters and masquerade of mode IPVS need nftables",
+                todo: "install iptables and ipset; modprobe ip_tables ip6_tables iptable_nat ip_set xt_set, where nothing else does",
             },
             Self::Dummy => About {
                 title: "dummy interfaces",

@@ -8,10 +8,10 @@ use std::{fs, io, path::Path, thread};
 use nix::sched::{CloneFlags, unshare};
 
 use super::{
-    Feature, Probe, Probes,
+    Feature, NetfilterWish, Probe, Probes,
     netlink::{ask, attribute, tell},
 };
-use crate::dataplane::ebpf::features;
+use crate::dataplane::{ebpf::features, ipvs};
 
 const ROUTE: isize = 0;
 const NETFILTER: isize = 12;
@@ -20,14 +20,27 @@ const GENERIC: isize = 16;
 const LOOPBACK: i32 = 1;
 
 /// Asks for everything. `bpffs_root` is where the instance pins, `cgroup_root` what was given for the root of cgroup2.
-pub fn probe(bpffs_root: &Path, cgroup_root: Option<&Path>) -> Probes {
+/// iptables is only tried where it would be used: that loads its modules.
+pub fn probe(bpffs_root: &Path, cgroup_root: Option<&Path>, netfilter: NetfilterWish) -> Probes {
     let mut features = features::probe(bpffs_root, cgroup_root);
     features.extend(in_a_namespace());
+    let has_nftables = matches!(features.get(&Feature::Nftables), Some(Ok(_)));
+    let unused = match netfilter {
+        NetfilterWish::Auto if has_nftables => Some("there is nftables"),
+        NetfilterWish::Nftables => Some("nftables was asked for"),
+        _ => None,
+    };
+    let iptables = match unused {
+        Some(why) => Err(format!("not tried: {why}")),
+        None => iptables(),
+    };
+    features.insert(Feature::Iptables, iptables);
     features.insert(Feature::Dummy, dummy());
     features.insert(Feature::Lockdown, lockdown());
     features.insert(Feature::Btf, btf());
     Probes {
         kernel: release(),
+        netfilter,
         features,
     }
 }
@@ -67,6 +80,19 @@ fn in_a_namespace() -> Vec<(Feature, Probe)> {
         .iter()
         .map(|(feature, _)| (*feature, Err(why.clone())))
         .collect()
+}
+
+/// Makes the rules of IPVS mode in a namespace of their own.
+fn iptables() -> Probe {
+    let thread = thread::spawn(|| -> anyhow::Result<String> {
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        ipvs::try_iptables()
+    });
+    match thread.join() {
+        Ok(Ok(program)) => Ok(program),
+        Ok(Err(error)) => Err(format!("{error:#}")),
+        Err(_) => Err("cannot be probed".to_owned()),
+    }
 }
 
 /// `RTM_NEWQDISC` of kind clsact, on the loopback interface.
@@ -182,7 +208,11 @@ mod tests {
     fn every_feature_is_probed_and_nothing_of_it_stays() {
         let links = || fs::read_dir("/sys/class/net").unwrap().count();
         let before = links();
-        let probes = probe(Path::new("/sys/fs/bpf/signpost-probe"), None);
+        let probes = probe(
+            Path::new("/sys/fs/bpf/signpost-probe"),
+            None,
+            NetfilterWish::Auto,
+        );
         assert_eq!(links(), before);
         assert!(!probes.kernel.is_empty());
         for feature in Feature::ALL {

@@ -4,6 +4,7 @@ fn all() -> Probes {
     let there = |feature| (feature, Ok("there".to_owned()));
     Probes {
         kernel: "6.12".to_owned(),
+        netfilter: NetfilterWish::Auto,
         features: Feature::ALL.into_iter().map(there).collect(),
     }
 }
@@ -45,12 +46,60 @@ fn a_kernel_that_denies_bpf_gets_ipvs_and_is_told_why() {
 }
 
 #[test]
-fn without_nftables_no_virtual_server_is_filled_and_the_operator_is_told() {
+fn without_nftables_virtual_servers_have_iptables_beside_them() {
+    let choice = choose(&without(&[Feature::Bpf, Feature::Nftables]), Wish::Auto);
+    assert_eq!(choice.mode, Some(Mode::Ipvs));
+    assert_eq!(choice.netfilter, Some(Netfilter::Iptables));
+    let choice = choose(&all(), Wish::Ipvs);
+    assert_eq!(choice.netfilter, Some(Netfilter::Nftables));
+    assert_eq!(choose(&all(), Wish::Ebpf).netfilter, None);
+}
+
+#[test]
+fn without_any_filter_no_virtual_server_is_filled_and_the_operator_is_told() {
+    let neither = [Feature::Bpf, Feature::Nftables, Feature::Iptables];
     for wish in [Wish::Auto, Wish::Ipvs] {
-        let choice = choose(&without(&[Feature::Bpf, Feature::Nftables]), wish);
+        let choice = choose(&without(&neither), wish);
+        assert_eq!((choice.mode, choice.netfilter), (None, None));
+        for what in [
+            "nftables: refused",
+            "iptables and ipset: refused",
+            "install iptables and ipset",
+        ] {
+            assert!(choice.reason.contains(what), "{what}: {}", choice.reason);
+        }
+    }
+    let rows = without(&neither).table(None);
+    let broken = |feature| {
+        rows.iter()
+            .any(|row| row.feature == feature && row.level == Level::Broken)
+    };
+    assert!(broken(Feature::Nftables) && broken(Feature::Iptables));
+}
+
+#[test]
+fn the_filter_that_was_asked_for_is_taken_or_nothing() {
+    for (wish, kind, other) in [
+        (
+            NetfilterWish::Nftables,
+            Netfilter::Nftables,
+            Feature::Iptables,
+        ),
+        (
+            NetfilterWish::Iptables,
+            Netfilter::Iptables,
+            Feature::Nftables,
+        ),
+    ] {
+        let mut probes = without(&[other]);
+        probes.netfilter = wish;
+        assert_eq!(choose(&probes, Wish::Ipvs).netfilter, Some(kind));
+        let mut probes = without(&[feature_of(kind)]);
+        probes.netfilter = wish;
+        let choice = choose(&probes, Wish::Ipvs);
         assert_eq!(choice.mode, None);
-        let reason = choice.reason;
-        assert!(reason.contains("nftables: refused"), "{reason}");
+        assert!(choice.reason.contains("refused"), "{}", choice.reason);
+        assert_eq!(choose(&probes, Wish::Auto).mode, Some(Mode::Ebpf));
     }
 }
 
@@ -74,10 +123,10 @@ fn each_feature_that_is_missing_is_told_with_what_follows() {
         assert!(!row.there);
         assert_eq!(row.found, "refused");
         assert_eq!(row.todo.is_empty(), row.level == Level::Fine, "{feature:?}");
-        // Where there is TCX, clsact is of no use.
+        // Where there is TCX, clsact is of no use, nor is iptables where there is nftables.
         assert_eq!(
             row.level == Level::Fine,
-            feature == Feature::Clsact,
+            [Feature::Clsact, Feature::Iptables].contains(&feature),
             "{feature:?}"
         );
         let others = rows.iter().filter(|row| row.feature != feature);

@@ -23,13 +23,16 @@ fn what_somebody_takes_away_comes_back_and_what_is_theirs_stays() -> anyhow::Res
     let before = ipvsadm(&node)?;
     assert!(before.contains(&theirs.join(" ")), "{before:?}");
 
-    node.command("nft")?
-        .args(["delete", "table", "ip", "signpost-ipvs"])
-        .text()?;
-    soon("the table", || {
-        let tables = node.command("nft")?.args(["list", "tables"]).text()?;
-        Ok(tables.contains("table ip signpost-ipvs"))
-    })?;
+    let rules = world::rules(&node)?;
+    if rules.iter().any(|rule| rule.contains("signpost-ipvs")) {
+        let table = ["delete", "table", "ip", "signpost-ipvs"];
+        node.command("nft")?.args(table).text()?;
+    } else {
+        let chain = ["-t", "nat", "-F", "SIGNPOST-MARK"];
+        node.command("iptables-legacy")?.args(chain).text()?;
+    }
+    assert_ne!(world::rules(&node)?, rules);
+    soon("the rules", || Ok(world::rules(&node)? == rules))?;
     node.command("ipvsadm")?
         .args(["-D", "-t", &vip.v4.to_string()])
         .text()?;
@@ -45,7 +48,6 @@ fn what_somebody_takes_away_comes_back_and_what_is_theirs_stays() -> anyhow::Res
     assert_eq!(ipvsadm(&node)?, [theirs.join(" ")]);
     let links = node.command("ip")?.args(["-br", "link"]).text()?;
     assert!(!links.contains("dummy-signpost"), "{links}");
-    let tables = node.command("nft")?.args(["list", "tables"]).text()?;
-    assert!(!tables.contains("signpost"), "{tables}");
+    assert_eq!(world::rules(&node)?, [""; 0]);
     Ok(())
 }

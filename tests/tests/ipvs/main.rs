@@ -5,6 +5,7 @@ mod asked;
 mod changes;
 mod clients;
 mod denied;
+mod filters;
 mod going;
 mod modes;
 mod outside;

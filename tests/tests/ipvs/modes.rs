@@ -38,13 +38,11 @@ fn the_mode_changes_both_ways_without_a_lost_connection() -> anyhow::Result<()> 
     reset(of_ipvs)?;
     wait::until("the end of IPVS", PROGRAMMED, || {
         let links = node.command("ip")?.args(["-br", "link"]).text()?;
-        let tables = node.command("nft")?.args(["list", "tables"]).text()?;
+        let rules = world::rules(&node)?;
         let counted = node.command("ipvsadm")?.arg("-Ln").text()?;
         ensure!(
-            ipvsadm(&node)?.is_empty()
-                && !links.contains("dummy-signpost")
-                && !tables.contains("signpost-ipvs"),
-            "{links}{tables}{counted}{}",
+            ipvsadm(&node)?.is_empty() && !links.contains("dummy-signpost") && rules.is_empty(),
+            "{links}{rules:?}{counted}{}",
             small.agents[0].log()
         );
         Ok(())

@@ -86,6 +86,33 @@ pub(crate) fn ipvsadm(node: &Node) -> anyhow::Result<Vec<String>> {
     Ok(text.lines().map(|line| line.trim().to_owned()).collect())
 }
 
+/// The rules and sets of ours that a node's netfilter has, by the names of tables, chains, and sets: as `nft`, `iptables` and
+/// `ipset` list them, whichever of them there are.
+pub(crate) fn rules(node: &Node) -> anyhow::Result<Vec<String>> {
+    let mut all = Vec::new();
+    for (program, arguments) in [
+        ("nft", &["list", "tables"][..]),
+        ("iptables-legacy-save", &[]),
+        ("ip6tables-legacy-save", &[]),
+        ("ipset", &["list", "-name"]),
+    ] {
+        // One that the kernel has no part for fails.
+        let said = node.command(program)?.args(arguments).output()?;
+        let said = String::from_utf8_lossy(&said.stdout);
+        let ours = ["signpost-ipvs", "SIGNPOST-", "signpost-4-", "signpost-6-"];
+        let lines = said.lines().filter(|line| !line.starts_with(':'));
+        let lines = lines.filter(|line| ours.iter().any(|name| line.contains(name)));
+        all.extend(lines.map(str::to_owned));
+    }
+    Ok(all)
+}
+
+/// Whether a node's kernel has nftables.
+pub(crate) fn has_nftables(node: &Node) -> anyhow::Result<bool> {
+    let said = node.command("nft")?.args(["list", "tables"]).output()?;
+    Ok(said.status.success())
+}
+
 /// The weight of a destination, by `ipvsadm`; `None` where it is not there.
 pub(crate) fn weight(node: &Node, server: SocketAddr, to: IpAddr) -> anyhow::Result<Option<u32>> {
     let to = SocketAddr::new(to, 8080);
@@ -113,6 +140,9 @@ pub(crate) fn seen(node: &Node) -> String {
     let commands = [
         "ipvsadm -Ln",
         "nft list ruleset",
+        "iptables-legacy-save",
+        "ip6tables-legacy-save",
+        "ipset list",
         "nstat -z",
         "ip address show dummy-signpost",
     ];

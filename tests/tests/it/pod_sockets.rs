@@ -7,7 +7,7 @@ use anyhow::{Context as _, ensure};
 use signpost_tests::lab::{Agent, Cni, Lab, Sockets, links, wait};
 
 use crate::{
-    host::{all_kinds_reach, answering_at_sockets, forms, kind},
+    host::{all_kinds_reach, answering_at_sockets, forms, kind, refusal},
     small::{CNIS, PATIENCE, PROGRAMMED, Small, Vip, answering},
 };
 
@@ -54,10 +54,11 @@ fn a_pod_that_no_interface_with_programs_leads_to_is_served_at_its_sockets() -> 
                 .with_context(|| format!("{cni:?} {name}"))?;
         }
         let vip = small.service("nobody")?;
+        let refusal = refusal(&small)?;
         for address in forms(vip) {
             wait::until("the refusal", PROGRAMMED, || {
                 let kind = kind(sockets.converse(address, Duration::from_millis(300)))?;
-                ensure!(kind == ErrorKind::ConnectionRefused, "{kind}");
+                ensure!(kind == refusal, "{kind}");
                 Ok(())
             })?;
         }

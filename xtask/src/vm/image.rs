@@ -15,7 +15,7 @@ use super::{cpio::Archive, kernel::Unpacked, modules};
 use crate::project::{self, which};
 
 /// Programs that are taken along where this machine has them.
-const TOOLS: [&str; 62] = [
+const TOOLS: [&str; 67] = [
     "awk",
     "bash",
     "bpftool",
@@ -38,10 +38,15 @@ const TOOLS: [&str; 62] = [
     "id",
     "ip",
     "ip6tables",
+    "ip6tables-legacy-restore",
+    "ip6tables-legacy-save",
     "ip6tables-restore",
     "ip6tables-save",
     "ipset",
     "iptables",
+    "iptables-legacy",
+    "iptables-legacy-restore",
+    "iptables-legacy-save",
     "iptables-nft",
     "iptables-restore",
     "iptables-save",
@@ -154,11 +159,14 @@ impl Image {
         Ok(())
     }
 
-    /// Adds the modules of a kernel, and the list of them that programs look into.
-    pub(crate) fn modules(&mut self, kernel: &Unpacked) -> anyhow::Result<()> {
+    /// Adds the modules of a kernel but for some, and the list of them that programs look into.
+    pub(crate) fn modules(&mut self, kernel: &Unpacked, without: &[String]) -> anyhow::Result<()> {
         let mut index = Vec::new();
         let mut order = String::new();
         for file in modules::read(&kernel.modules)? {
+            if without.contains(&file.module.name) {
+                continue;
+            }
             self.archive
                 .file(Path::new(&file.module.path), &file.bytes)?;
             order += &format!("kernel/{}.ko\n", file.module.name);

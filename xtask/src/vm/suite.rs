@@ -248,7 +248,10 @@ fn doctor() -> Part {
         .to_string();
     let command = Command {
         program,
-        arguments: ["doctor", "-o", "json"].map(str::to_owned).to_vec(),
+        // So that what is only a way out of another one is tried too.
+        arguments: ["doctor", "--netfilter", "iptables", "-o", "json"]
+            .map(str::to_owned)
+            .to_vec(),
         environment: environment(),
         folder: "/".to_owned(),
     };

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs::File, net::IpAddr, path::PathBuf, time::Duration};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use nix::fcntl::{Flock, FlockArg};
 use tokio::{sync::watch, task::spawn_blocking, time::sleep};
 
@@ -18,7 +18,7 @@ use crate::{
     },
     interfaces::{Interface, Place},
     namespaces::SocketPod,
-    probe::{self, Choice, Mode, Probes, Wish},
+    probe::{self, Choice, Mode, Netfilter, Probes, Wish},
 };
 
 /// How often it is looked at whether the other mode still has connections.
@@ -38,10 +38,10 @@ pub(super) struct Ipvs {
 ///
 /// # Errors
 /// Where the kernel has not what is asked for, with what to do.
-pub(super) fn choose(config: &AgentConfig) -> anyhow::Result<(Mode, Probes)> {
+pub(super) fn choose(config: &AgentConfig) -> anyhow::Result<(Way, Probes)> {
     let find_out = || {
         let root = &config.instance.bpffs_root;
-        probe::node::probe(root, config.cgroup_root.as_deref())
+        probe::node::probe(root, config.cgroup_root.as_deref(), config.ipvs.netfilter)
     };
     if config.mode == Wish::Ipvs {
         ipvs::load_modules();
@@ -51,17 +51,56 @@ pub(super) fn choose(config: &AgentConfig) -> anyhow::Result<(Mode, Probes)> {
         ipvs::load_modules();
         probes = find_out();
     }
-    let Choice { mode, reason } = probe::choose(&probes, config.mode);
-    let mode = mode.ok_or_else(|| anyhow!("Services cannot be carried: {reason}"))?;
-    tracing::info!(mode = mode.name(), reason, "how Services are carried");
-    Ok((mode, probes))
+    let Choice {
+        mode,
+        netfilter,
+        reason,
+    } = probe::choose(&probes, config.mode);
+    let way = match (mode, netfilter) {
+        (Some(Mode::Ebpf), _) => Way::Programs,
+        (Some(Mode::Ipvs), Some(netfilter)) => Way::VirtualServer(netfilter),
+        _ => bail!("Services cannot be carried: {reason}"),
+    };
+    let with = netfilter.map(Netfilter::text);
+    tracing::info!(
+        mode = way.mode().name(),
+        with,
+        reason,
+        "how Services are carried"
+    );
+    Ok((way, probes))
+}
+
+/// How Services are carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    Programs,
+    /// With what filters and masquerades beside it.
+    VirtualServer(Netfilter),
+}
+
+impl Way {
+    pub(super) const fn mode(self) -> Mode {
+        match self {
+            Self::Programs => Mode::Ebpf,
+            Self::VirtualServer(_) => Mode::Ipvs,
+        }
+    }
+
+    /// What filters and masquerades, for people; nothing where programs do.
+    pub(super) const fn netfilter(self) -> &'static str {
+        match self {
+            Self::Programs => "",
+            Self::VirtualServer(netfilter) => netfilter.text(),
+        }
+    }
 }
 
 /// Opens the dataplane of the virtual server.
 ///
 /// # Errors
 /// Where another agent of this instance runs, or the kernel lacks something.
-pub(super) fn open(config: &AgentConfig) -> anyhow::Result<Ipvs> {
+pub(super) fn open(config: &AgentConfig, netfilter: Netfilter) -> anyhow::Result<Ipvs> {
     let folder = &config.instance.state_folder;
     let file =
         File::open(folder).with_context(|| format!("{} cannot be opened", folder.display()))?;
@@ -77,6 +116,8 @@ pub(super) fn open(config: &AgentConfig) -> anyhow::Result<Ipvs> {
         },
         cluster_ranges: config.cluster_cidr.clone(),
         masquerade_all: config.masquerade_all,
+        netfilter,
+        masquerade_bit: config.ipvs.iptables_masquerade_bit,
         proc_sys: config.proc_sys.clone(),
         state_folder: folder.clone(),
     })?;

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use nix::{ifaddrs::getifaddrs, net::if_::if_nameindex};
 
-use super::kube_proxy::{feed, output};
+use crate::dataplane::netfilter::program::{feed, output};
 
 /// The interface that has the addresses of all Services.
 const INTERFACE: &str = "kube-ipvs0";

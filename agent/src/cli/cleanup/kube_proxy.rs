@@ -1,15 +1,13 @@
 //! `signpost cleanup --kube-proxy`: removes the rules that kube-proxy leaves behind when it goes, and nobody else's.
 
-use std::{
-    io::{self, Write as _},
-    process::{Command, Stdio},
-};
-
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 
 use super::{iptables, ipvs};
 use crate::{
-    dataplane::netfilter::nat_chains::{self, KEPT},
+    dataplane::netfilter::{
+        nat_chains::{self, KEPT},
+        program::{feed, output},
+    },
     model::Family,
 };
 
@@ -43,7 +41,8 @@ pub fn run() -> anyhow::Result<String> {
         };
         // Kernels without nftables keep iptables' own chains on the hooks.
         kept |= nat_chains::keep(family).is_ok();
-        feed(&format!("{tool}-restore"), &["--noflush"], &script)?;
+        feed(&format!("{tool}-restore"), &["--noflush"], &script)
+            .context("kube-proxy's chains are not removed")?;
         said.push_str(&format!("removed {chains} chains of {tool}\n"));
     }
     said.push_str(&ipvs::remove()?);
@@ -71,40 +70,4 @@ const fn word(family: Family) -> &'static str {
         Family::V4 => "ip",
         Family::V6 => "ip6",
     }
-}
-
-/// What a program says; `None` where it is not there or fails.
-pub(super) fn output(program: &str, arguments: &[&str]) -> Option<String> {
-    let output = Command::new(program)
-        .args(arguments)
-        .stderr(Stdio::null())
-        .output()
-        .ok()?;
-    let said = String::from_utf8(output.stdout).ok()?;
-    output.status.success().then_some(said)
-}
-
-/// Gives a script to a program.
-///
-/// # Errors
-/// Where it cannot be run or refuses the script.
-pub(super) fn feed(program: &str, arguments: &[&str], script: &str) -> anyhow::Result<()> {
-    let context = || format!("{program} cannot be run");
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .with_context(context)?;
-    let written: io::Result<()> = child
-        .stdin
-        .take()
-        .map_or(Ok(()), |mut input| input.write_all(script.as_bytes()));
-    let output = child.wait_with_output().with_context(context)?;
-    ensure!(
-        output.status.success(),
-        "{program} refused to remove what is kube-proxy's: {}",
-        String::from_utf8_lossy(&output.stderr).trim()
-    );
-    written.with_context(context)
 }

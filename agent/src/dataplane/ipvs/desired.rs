@@ -211,9 +211,10 @@ impl Desired {
         let mut share = Share::default();
         let reachable = plan.cluster.iter().chain(&plan.local);
         let here = reachable.filter(|backend| backend.local);
-        share
-            .elements
-            .extend(here.map(|backend| Element::hairpin(backend.address)));
+        share.elements.extend(here.map(|backend| {
+            let at = SocketAddr::new(backend.address, backend.port);
+            Element::hairpin(at, name.protocol)
+        }));
         for frontend in &plan.frontends {
             for address in self.addresses(name.family, frontend) {
                 let key = ServerKey {

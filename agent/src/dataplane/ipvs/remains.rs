@@ -3,6 +3,7 @@
 use std::io;
 
 use super::{
+    iptables,
     kernel::Kernel,
     link::Link,
     rules::{self, TABLE},
@@ -24,12 +25,16 @@ pub struct Remains {
     pub interface: bool,
     /// Tables of nftables.
     pub tables: usize,
+    /// Chains of iptables.
+    pub chains: usize,
+    /// Sets of ipset.
+    pub sets: usize,
 }
 
 impl Remains {
     /// Whether there is anything.
     pub const fn is_any(&self) -> bool {
-        self.servers > 0 || self.interface || self.tables > 0
+        self.servers > 0 || self.interface || self.tables > 0 || self.chains > 0 || self.sets > 0
     }
 }
 
@@ -38,7 +43,10 @@ impl Remains {
 /// # Errors
 /// Where the virtual servers cannot be listed.
 pub fn look() -> io::Result<Remains> {
+    let (chains, sets) = iptables::remains().unwrap_or_default();
     let mut remains = Remains {
+        chains,
+        sets,
         interface: Link::exists(),
         tables: families().filter(|family| has_table(*family)).count(),
         ..Remains::default()
@@ -59,7 +67,7 @@ pub fn look() -> io::Result<Remains> {
 ///
 /// # Errors
 /// Where something is there and cannot be removed.
-pub fn remove() -> io::Result<Remains> {
+pub fn remove() -> anyhow::Result<Remains> {
     let remains = look()?;
     if remains.servers > 0 {
         let kernel = Kernel::open()?;
@@ -69,14 +77,32 @@ pub fn remove() -> io::Result<Remains> {
             .map(|(key, _)| Operation::DeleteServer(key))
             .collect();
         if let Some((_, error)) = kernel.carry_out(&operations)?.into_iter().next() {
-            return Err(error);
+            return Err(error.into());
         }
     }
     Link::remove()?;
+    remove_tables()?;
+    if remains.chains > 0 || remains.sets > 0 {
+        iptables::remove()?;
+    }
+    Ok(remains)
+}
+
+/// Removes the tables of nftables.
+pub(super) fn remove_tables() -> io::Result<()> {
     for family in families().filter(|family| has_table(*family)) {
         nftables::carry_out(&rules::gone(family))?;
     }
-    Ok(remains)
+    Ok(())
+}
+
+/// Removes the chains of iptables and the sets of ipset.
+pub(super) fn remove_chains() -> anyhow::Result<()> {
+    if iptables::remains().is_some() {
+        iptables::remove()?;
+        tracing::info!("what iptables and ipset had of this mode is removed");
+    }
+    Ok(())
 }
 
 fn families() -> impl Iterator<Item = Family> {

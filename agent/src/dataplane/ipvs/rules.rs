@@ -1,9 +1,11 @@
-//! What nftables does beside IPVS: one table in each family, whose rules stand still while elements of sets come and go.
-//! Pure.
+//! What netfilter does beside IPVS: rules that stand still while elements of sets come and go. Pure.
 //!
 //! IPVS would let a packet to a Service's address that it has no virtual server for go on to the host's own sockets, and
-//! it knows neither REJECT nor source ranges nor masquerade. The table needs no mark of packets: what a connection was
-//! made to is asked of connection tracking.
+//! it knows neither REJECT nor source ranges nor masquerade. Here the rules are a table of nftables in each family, which
+//! needs no mark of packets: what a connection was made to is asked of connection tracking. [`iptables`] writes the same
+//! rules where there is no nftables.
+//!
+//! [`iptables`]: super::iptables
 
 mod sets;
 #[cfg(test)]
@@ -13,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
-use self::sets::{ORIGINAL, PLACE, octets, place};
+use self::sets::{HAIRPIN, ORIGINAL, PLACE, octets, place};
 use super::server::ServerKey;
 use crate::{
     dataplane::netfilter::nftables::{self as nft, Change, Fate, Field, Place, Step, Verdict},
@@ -88,7 +90,11 @@ pub fn whole(frame: &Frame, elements: &BTreeSet<Element>) -> Vec<Change> {
                 OUTPUT,
                 [guard(), unallocated(family, frame)].concat(),
             ),
-            ("postrouting", POSTROUTING, masquerade(family, frame)),
+            (
+                "postrouting",
+                POSTROUTING,
+                [masquerade(family, frame), vec![hairpin()]].concat(),
+            ),
         ] {
             changes.push(nft::chain(family, TABLE, name, Some(at)));
             changes.extend(
@@ -108,7 +114,7 @@ pub fn gone(family: Family) -> [Change; 2] {
 }
 
 /// What is done with packets to the node itself, and with those of its own processes, before IPVS sees them.
-fn guard() -> Vec<Vec<Step>> {
+pub(super) fn guard() -> Vec<Vec<Step>> {
     vec![
         known(),
         vec![load(&PLACE), within(Set::Dropped), to(Verdict::Drop)],
@@ -119,7 +125,7 @@ fn guard() -> Vec<Vec<Step>> {
 /// What is refused and what clients outside may not have, of packets to the node itself.
 ///
 /// Those of its own processes come by here too: what was rejected where they leave would fail with `EPERM`.
-fn turn_away(family: Family, frame: &Frame) -> Vec<Vec<Step>> {
+pub(super) fn turn_away(family: Family, frame: &Frame) -> Vec<Vec<Step>> {
     let mut rules = vec![vec![load(&PLACE), within(Set::Rejected), Step::Reject]];
     let mut steps = vec![load(&[Field::Interface]), within(Set::Outside)];
     steps.extend(outside(family, frame));
@@ -137,7 +143,7 @@ fn turn_away(family: Family, frame: &Frame) -> Vec<Vec<Step>> {
 }
 
 /// What is sent to a ClusterIP that no Service has is dropped.
-fn unallocated(family: Family, frame: &Frame) -> Vec<Vec<Step>> {
+pub(super) fn unallocated(family: Family, frame: &Frame) -> Vec<Vec<Step>> {
     let ranges = frame.service_ranges.iter();
     let ranges = ranges.filter(|range| Family::of(range.addr()) == family);
     ranges
@@ -161,8 +167,8 @@ fn unallocated(family: Family, frame: &Frame) -> Vec<Vec<Step>> {
         .collect()
 }
 
-/// What kube-proxy masquerades: semantics of its `KUBE-MARK-MASQ`.
-fn masquerade(family: Family, frame: &Frame) -> Vec<Vec<Step>> {
+/// What kube-proxy masquerades by what a connection was made to: semantics of its `KUBE-MARK-MASQ`.
+pub(super) fn masquerade(family: Family, frame: &Frame) -> Vec<Vec<Step>> {
     let mut rules = vec![vec![
         load(&ORIGINAL),
         within(Set::Masqueraded),
@@ -187,14 +193,18 @@ fn masquerade(family: Family, frame: &Frame) -> Vec<Vec<Step>> {
         within(Set::Served),
         Step::Masquerade,
     ]);
-    rules.push(vec![
-        load(&[Field::Source, Field::Destination]),
+    rules
+}
+
+/// Who reaches itself by a Service would answer itself past the node.
+fn hairpin() -> Vec<Step> {
+    vec![
+        load(&HAIRPIN),
         within(Set::Hairpin),
         load(&ORIGINAL),
         within(Set::Served),
         Step::Masquerade,
-    ]);
-    rules
+    ]
 }
 
 /// A chain for each list of ranges, and the places that lead there.
@@ -225,7 +235,7 @@ fn source_ranges(family: Family, frame: &Frame) -> Vec<Change> {
 }
 
 /// What is of a connection that is known goes on.
-fn known() -> Vec<Step> {
+pub(super) fn known() -> Vec<Step> {
     vec![
         load(&[Field::State]),
         Step::Is {

@@ -91,6 +91,10 @@ fn at(desired: &Desired, address: &str, port: u16) -> Option<Vec<u8>> {
     Some(server.destinations.iter().map(last).collect())
 }
 
+fn hairpin(backend: &str) -> Element {
+    Element::hairpin(backend.parse().unwrap(), Protocol::Tcp)
+}
+
 fn is_in(desired: &Desired, set: Set, address: &str, port: u16) -> bool {
     desired.has_element(&Element::place(set, &key(address, port)))
 }
@@ -114,8 +118,8 @@ fn every_way_has_a_virtual_server_and_every_address_but_the_nodes_is_bound() {
     let from_outside = WAYS.map(|(address, port)| is_in(&desired, Set::Masqueraded, address, port));
     assert_eq!(from_outside, [false, true, true, true]);
     assert!(is_in(&desired, Set::ClusterIps, CLUSTER_IP, 80));
-    assert!(desired.has_element(&Element::hairpin(ip("10.1.0.1"))));
-    assert!(!desired.has_element(&Element::hairpin(ip("10.1.0.2"))));
+    assert!(desired.has_element(&hairpin("10.1.0.1:8080")));
+    assert!(!desired.has_element(&hairpin("10.1.0.2:8080")));
 }
 
 #[test]
@@ -253,7 +257,7 @@ fn an_address_that_two_ports_share_stays_with_the_last_of_them() {
     let gone = |name: PortName| BTreeMap::from([(name, None)]);
     desired.change(&gone(name("s")), None);
     assert!(desired.has_vip(ip(CLUSTER_IP)));
-    assert!(desired.has_element(&Element::hairpin(ip("10.1.0.1"))));
+    assert!(desired.has_element(&hairpin("10.1.0.1:8080")));
     let touched = desired.change(&gone(name("t")), None);
     assert!(!desired.has_vip(ip(CLUSTER_IP)));
     assert_eq!(touched.servers, [key(CLUSTER_IP, 81)].into());

@@ -1,6 +1,9 @@
 //! The sets of the table, and their elements.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use super::TABLE;
 use crate::{
@@ -8,7 +11,7 @@ use crate::{
         ipvs::server::ServerKey,
         netfilter::nftables::{self as nft, Change, Fate, Field},
     },
-    model::Family,
+    model::{Family, Protocol},
 };
 
 /// The sets of the table.
@@ -67,10 +70,11 @@ impl Set {
         }
     }
 
-    pub(super) const fn fields(self) -> &'static [Field] {
+    /// What its elements are made of, in the order of the registers.
+    pub(in crate::dataplane::ipvs) const fn fields(self) -> &'static [Field] {
         match self {
             Self::Vips | Self::Foreign => &[Field::Destination],
-            Self::Hairpin => &[Field::Source, Field::Destination],
+            Self::Hairpin => &HAIRPIN,
             Self::Outside => &[Field::Interface],
             _ => &PLACE,
         }
@@ -86,6 +90,14 @@ pub(super) const ORIGINAL: [Field; 3] = [
     Field::OriginalPort,
 ];
 
+/// Who reaches itself, as the packet leaves.
+pub(super) const HAIRPIN: [Field; 4] = [
+    Field::Source,
+    Field::Destination,
+    Field::Protocol,
+    Field::Port,
+];
+
 /// An element of a set, as it is in the registers.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Element {
@@ -93,7 +105,7 @@ pub struct Element {
     pub family: Family,
     /// The set.
     pub set: Set,
-    pub(super) key: Vec<u8>,
+    pub(in crate::dataplane::ipvs) key: Vec<u8>,
 }
 
 impl Element {
@@ -116,11 +128,18 @@ impl Element {
     }
 
     /// A backend that may ask for itself.
-    pub fn hairpin(address: IpAddr) -> Self {
+    pub fn hairpin(backend: SocketAddr, protocol: Protocol) -> Self {
+        let address = backend.ip();
+        let mut key = octets(address);
+        key.extend(place(&ServerKey {
+            protocol,
+            address,
+            port: backend.port(),
+        }));
         Self {
             family: Family::of(address),
             set: Set::Hairpin,
-            key: octets(address).repeat(2),
+            key,
         }
     }
 

@@ -1,4 +1,4 @@
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::*;
 use crate::model::Protocol;
@@ -19,7 +19,7 @@ fn an_element_is_as_long_as_the_fields_of_its_set() {
             let elements = [
                 Element::place(Set::Served, &key(&address.to_string(), 80)),
                 Element::address(Set::Vips, address),
-                Element::hairpin(address),
+                Element::hairpin(SocketAddr::new(address, 8080), Protocol::Tcp),
                 Element::outside(family, 7),
             ];
             for element in elements {
@@ -104,7 +104,7 @@ fn the_kernel_takes_the_tables_and_nft_shows_them() {
             Element::place(Set::Served, &key("10.96.0.1", 80)),
             Element::place(Set::Served, &key("fd96::1", 80)),
             Element::address(Set::Vips, "10.96.0.1".parse().unwrap()),
-            Element::hairpin("10.1.0.5".parse().unwrap()),
+            Element::hairpin("10.1.0.5:8080".parse().unwrap(), Protocol::Tcp),
             Element::outside(Family::V4, 1),
         ]);
         nft::carry_out(&whole(&frame, &first)).unwrap();
@@ -127,7 +127,7 @@ fn the_kernel_takes_the_tables_and_nft_shows_them() {
         let shown = show("ip");
         for text in [
             "10.96.0.2 . tcp . 443",
-            "10.1.0.5 . 10.1.0.5",
+            "10.1.0.5 . 10.1.0.5 . tcp . 8080",
             "198.19.0.1 . tcp . 80 : jump source-ranges-0",
             "ip saddr 203.0.113.0/24 return",
             "ip saddr @vips",
