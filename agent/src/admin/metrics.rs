@@ -246,7 +246,10 @@ fn gauge(count: usize) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ObjectName;
+    use crate::{
+        model::ObjectName,
+        probe::{Feature, Mode, Probes},
+    };
 
     #[test]
     fn what_is_counted_shows_under_its_name() {
@@ -286,5 +289,26 @@ mod tests {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }
         assert!(!text.contains("kind=\"Pod\""), "{text}");
+    }
+
+    #[test]
+    fn what_the_kernel_has_is_one_and_what_it_lacks_zero() {
+        let metrics = Metrics::new(None);
+        let there = (Feature::IpVs, Ok("there".to_owned()));
+        let missing = (Feature::Nftables, Err("not there".to_owned()));
+        let probes = Probes {
+            features: [there, missing].into(),
+            ..Probes::default()
+        };
+        metrics.features(&probes.table(Some(Mode::Ipvs)));
+        let text = metrics.text().unwrap();
+        for line in [
+            "signpost_kernel_feature{feature=\"ip_vs\"} 1",
+            "signpost_kernel_feature{feature=\"nftables\"} 0",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+        let features = text.matches("signpost_kernel_feature{").count();
+        assert_eq!(features, Feature::ALL.len());
     }
 }

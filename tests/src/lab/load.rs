@@ -9,7 +9,10 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::{Command, client::Load, pod::Pod, programs};
+use super::{Command, client::Load, pod::Pod, programs, wait::slowness};
+
+/// Milliseconds that an attempt may take where processors are not emulated: less than until a SYN that was lost is sent again.
+const PATIENCE: u32 = 900;
 
 /// Connections, and perhaps datagrams, that go on until [`LoadRun::finish`].
 #[derive(Debug)]
@@ -26,8 +29,9 @@ impl LoadRun {
     /// # Errors
     /// Where it cannot be started.
     pub fn start(pod: &Pod, target: &str, udp: Option<SocketAddr>) -> anyhow::Result<Self> {
-        let udp = udp.map(|address| format!("--udp={address}"));
-        Self::with_flags(pod.command(programs::lab_pod()?)?, target, udp.as_slice())
+        let mut flags = vec![format!("--patience={}", PATIENCE * slowness())];
+        flags.extend(udp.map(|address| format!("--udp={address}")));
+        Self::with_flags(pod.command(programs::lab_pod()?)?, target, &flags)
     }
 
     /// By a program of anywhere, which is `lab-pod`; its connections are as patient as those of [`LoadRun::patient`], and

@@ -2,10 +2,8 @@
 //!
 //! IPVS would let a packet to a Service's address that it has no virtual server for go on to the host's own sockets, and
 //! it knows neither REJECT nor source ranges nor masquerade. Here the rules are a table of nftables in each family, which
-//! needs no mark of packets: what a connection was made to is asked of connection tracking. [`iptables`] writes the same
-//! rules where there is no nftables.
-//!
-//! [`iptables`]: super::iptables
+//! needs no mark of packets: what a connection was made to is asked of connection tracking. `iptables`
+//! writes the same rules where there is no nftables.
 
 mod sets;
 #[cfg(test)]
