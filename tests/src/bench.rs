@@ -26,6 +26,7 @@ pub mod table;
 pub struct Options {
     /// Pairs of every comparison.
     pub pairs: usize,
-    /// How many Services there are, one after the other, beside peers; growing.
+    /// How many Services there are, one after the other, beside peers; growing. Beside kube-proxy's IPVS mode there are as
+    /// many as the last says.
     pub services: Vec<u32>,
 }

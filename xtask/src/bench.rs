@@ -21,9 +21,10 @@ pub(crate) struct Args {
     /// Pairs of every comparison; below 15 the bounds say little
     #[arg(long, default_value_t = 31)]
     pairs: u16,
-    /// How many Services there are beside kube-proxy, one after the other, growing
-    #[arg(long, default_value = "10,1000,10000")]
-    services: String,
+    /// How many Services there are beside kube-proxy, one after the other, growing [default: 10,1000,10000; 5000 beside
+    /// its IPVS mode]
+    #[arg(long)]
+    services: Option<String>,
     /// Folder for the JSON report and the SVG plot [default: bench in the target folder]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -89,7 +90,10 @@ fn here(built: &Path, args: &Args) -> anyhow::Result<Vec<u8>> {
     let measured = bench
         .env("SIGNPOST_BIN", built.join("signpost"))
         .args(["run", &args.suite, "--pairs", &args.pairs.to_string()])
-        .args(["--services", &args.services])
+        .args([
+            "--services",
+            args.services.as_deref().unwrap_or("10,1000,10000"),
+        ])
         .stderr(Stdio::inherit())
         .output()
         .with_context(|| format!("cannot start {}", project::line(&bench)))?;

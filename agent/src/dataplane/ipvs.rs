@@ -295,7 +295,10 @@ impl Dataplane for IpvsDataplane {
         }
         self.view_changed = true;
         let report = self.carry_out(touched)?;
-        self.first = false;
+        if std::mem::take(&mut self.first) {
+            // Whoever sees that the agent is ready may ask at once.
+            view::write(&self.state_folder, &self.desired)?;
+        }
         Ok(report)
     }
 

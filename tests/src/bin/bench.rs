@@ -29,7 +29,7 @@ enum Task {
         /// Pairs of every comparison
         #[arg(long, default_value_t = 31)]
         pairs: usize,
-        /// How many Services there are beside peers, growing
+        /// How many Services there are beside peers, growing; beside kube-proxy's IPVS mode the last of them
         #[arg(long, value_delimiter = ',', default_value = "10,1000,10000")]
         services: Vec<u32>,
     },

@@ -10,6 +10,9 @@ use crate::{project, vm};
 /// The kernel.
 const KERNEL: &str = "6.1";
 
+/// How many Services there are.
+const SERVICES: &str = "5000";
+
 /// Runs them there; returns the report.
 pub(super) fn measure(built: &Path, args: &Args) -> anyhow::Result<Vec<u8>> {
     let bench = built.join("bench");
@@ -39,6 +42,8 @@ pub(super) fn measure(built: &Path, args: &Args) -> anyhow::Result<Vec<u8>> {
         &args.suite,
         "--pairs",
         &args.pairs.to_string(),
+        "--services",
+        args.services.as_deref().unwrap_or(SERVICES),
     ];
     let command = command.map(str::to_owned).to_vec();
     let report = vm::run_command(KERNEL, taken, command)?;

@@ -24,8 +24,6 @@ use crate::{
     lab::{Agent, Cni, Lab, Node, agent::fetch, wait::until},
 };
 
-/// Services.
-const SERVICES: u32 = 5000;
 /// Starts of each, at most.
 const STARTS: usize = 5;
 /// Changes after each start.
@@ -33,7 +31,7 @@ const CHANGES: usize = 6;
 /// The Service whose endpoint changes.
 const MOVING: Ipv4Addr = Ipv4Addr::new(10, 96, 100, 3);
 /// How long anything may take, on processors that are not emulated.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(240);
 /// Between two connections.
 const BREATH: Duration = Duration::from_millis(2);
 /// The network of pods.
@@ -75,11 +73,12 @@ struct Rounds {
 /// Measures it.
 pub(super) fn run(options: &Options) -> Result<Vec<Figure>> {
     let starts = options.pairs.min(STARTS);
+    let services = *options.services.last().context("no number of Services")?;
     let progress = Progress::new("syncs", 2 * starts);
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..starts {
         for (way, into) in [(Way::Signpost, &mut ours), (Way::KubeProxy, &mut theirs)] {
-            into.push(start(way)?);
+            into.push(start(way, services)?);
             progress.step();
         }
     }
@@ -93,7 +92,7 @@ pub(super) fn run(options: &Options) -> Result<Vec<Figure>> {
     };
     let (full, served) = (each(|start| start.full), each(|start| start.until_served));
     let (effects, rounds) = (all(|start| &start.effects), all(|start| &start.rounds));
-    let what = |what: &str| format!("{SERVICES} Services: {what}");
+    let what = |what: &str| format!("{services} Services: {what}");
     Ok(vec![
         against_kube_proxy(
             what("full sync, by its own clock"),
@@ -123,7 +122,7 @@ pub(super) fn run(options: &Options) -> Result<Vec<Figure>> {
 }
 
 /// Starts one of them in a laboratory of its own.
-fn start(way: Way) -> Result<Start> {
+fn start(way: Way, services: u32) -> Result<Start> {
     let site = Site::raise(
         Lab::builder()
             .node("one", Cni::Routed)
@@ -131,11 +130,11 @@ fn start(way: Way) -> Result<Start> {
             .start()?,
     )?;
     let node = site.lab.node("one")?.clone();
-    let api = Lists::new(lists(&site, &node)?)?;
+    let api = Lists::new(lists(&site, &node, services)?)?;
     let kubeconfig = api.listen(&node)?;
     let begin = Instant::now();
     let _proxy = Proxy::start(way, &node, &kubeconfig)?;
-    let last = scale::service_ip(SERVICES - 1);
+    let last = scale::service_ip(services - 1);
     for address in [MOVING, last] {
         until("an answer", PATIENCE, || {
             site.clients[0].run(|| exchange((address, 80).into()))?
@@ -245,9 +244,9 @@ impl Proxy {
 }
 
 /// All objects: Services of two endpoints each, and the one whose endpoint changes.
-fn lists(site: &Site, node: &Node) -> Result<Vec<(&'static str, Vec<Value>)>> {
+fn lists(site: &Site, node: &Node, count: u32) -> Result<Vec<(&'static str, Vec<Value>)>> {
     let endpoints = [site.near.v4(), site.far.v4()];
-    let mut services: Vec<Value> = (0..SERVICES).map(objects::service).collect();
+    let mut services: Vec<Value> = (0..count).map(objects::service).collect();
     services.push(service("default", "moving", MOVING, &PORTS));
     for service in &mut services {
         let spec = &mut service["spec"];
@@ -256,7 +255,7 @@ fn lists(site: &Site, node: &Node) -> Result<Vec<(&'static str, Vec<Value>)>> {
         spec["ipFamilies"] = json!(["IPv4"]);
         spec["sessionAffinity"] = "None".into();
     }
-    let slices = (0..SERVICES)
+    let slices = (0..count)
         .map(|number| objects::slice(number, &endpoints))
         .chain([slice("moving", site.near.v4())]);
     let place = ClusterNode::new(node.clone(), "zone")?;
