@@ -3,6 +3,8 @@
 //! replay of the corpus in `cargo xtask test`.
 
 #[cfg(feature = "agent")]
+pub mod judge;
+#[cfg(feature = "agent")]
 pub mod maps;
 #[cfg(feature = "agent")]
 pub mod objects;

@@ -2,7 +2,8 @@
 //! which no program ever acts on half a change.
 //!
 //! Ports that come, names that come, names that go, ports that go: a name never leads to a Service that is not there
-//! yet, or not any more.
+//! yet, or not any more. Another zone begins with no names at all, and nothing is answered until they are there: names outside
+//! of both zones lead into one of them.
 
 use anyhow::Context;
 use signpost_common::{Address, name::HashKeys, service::MemberKey};
@@ -128,6 +129,13 @@ impl Differ {
                 "Service {service} is not served in the kernel; signpost dns answers for it"
             ))
         };
+        if config.is_another_zone() {
+            config.fall_silent(tables)?;
+            let all = std::iter::empty();
+            names
+                .go(tables, config.keys(), all, true, &mut report)
+                .context(FAILED)?;
+        }
         names
             .come(tables, config.keys(), &update.names, why, &mut report)
             .context(FAILED)?;

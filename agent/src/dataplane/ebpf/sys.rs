@@ -15,10 +15,12 @@ use std::{
 use bytemuck::{AnyBitPattern, NoUninit};
 
 mod cgroup;
+mod ended;
 mod trial;
 mod unchanged;
 
 pub use cgroup::{SocketCall, attach_to_cgroup, linked_cgroup, namespace_cookie, socket_cookie};
+pub use ended::wait_for_programs;
 pub use trial::{Instruction, ProgramKind, load};
 pub use unchanged::delete_if;
 

@@ -187,6 +187,10 @@ pub trait Tables {
     /// # Errors
     /// Where the map cannot be read.
     fn get<T: Table>(&self, key: &T::Key) -> io::Result<Option<T::Value>>;
+
+    /// Returns when every program has ended that runs now: what is written from then on no program mixes with what it read
+    /// before. Maps that no program reads have nothing to wait for.
+    fn wait_for_programs(&mut self) {}
 }
 
 /// The maps of the kernel.
@@ -262,5 +266,9 @@ impl Tables for KernelTables {
 
     fn get<T: Table>(&self, key: &T::Key) -> io::Result<Option<T::Value>> {
         sys::lookup(self.map::<T>()?, key)
+    }
+
+    fn wait_for_programs(&mut self) {
+        sys::wait_for_programs();
     }
 }

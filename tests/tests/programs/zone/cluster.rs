@@ -74,20 +74,8 @@ impl Cluster {
     pub(crate) fn new() -> Self {
         let folder = Folder::new();
         let domain = Name::from_text("cluster.local").expect("a name");
-        let dataplane = EbpfDataplane::open(EbpfConfig {
-            pin_root: folder.0.clone(),
-            domain: domain.clone(),
-            ttl: 30,
-            negative_grace: Duration::from_secs(300),
-            handover: Handover::default(),
-            dns: true,
-            cluster_ranges: Vec::new(),
-            masquerade_all: false,
-            fast_path: false,
-            count_services: false,
-            cgroup_root: None,
-        })
-        .expect("the dataplane opens; this needs root and a BPF file system on /sys/fs/bpf");
+        let dataplane = EbpfDataplane::open(config(folder.0.clone(), domain.clone()))
+            .expect("the dataplane opens; this needs root and a BPF file system on /sys/fs/bpf");
         let mut cluster = Self {
             registry: Registry::default(),
             desired: Desired::new(Given::new("node".into(), domain, vec![DNS.0])),
@@ -96,16 +84,7 @@ impl Cluster {
             dataplane,
             folder,
         };
-        let server = ServiceKind::ClusterIp(vec![DNS.0]);
-        let pod = (Family::V4.far_pod(53), 53).into();
-        cluster.apply(
-            vec![
-                namespace("kube-system"),
-                service("kube-system", "kube-dns", server, Protocol::Udp, 53),
-                slice("kube-system", "kube-dns", 0, Protocol::Udp, &[(pod, None)]),
-            ],
-            1,
-        );
+        cluster.apply(server(), 1);
         cluster
     }
 
@@ -164,6 +143,34 @@ impl Cluster {
         world.now = world.in_sync_at;
         Machine::host(world)
     }
+}
+
+/// An agent whose maps are pinned in a folder.
+pub(crate) fn config(pin_root: PathBuf, domain: Name) -> EbpfConfig {
+    EbpfConfig {
+        pin_root,
+        domain,
+        ttl: 30,
+        negative_grace: Duration::from_secs(300),
+        handover: Handover::default(),
+        dns: true,
+        cluster_ranges: Vec::new(),
+        masquerade_all: false,
+        fast_path: false,
+        count_services: false,
+        cgroup_root: None,
+    }
+}
+
+/// The DNS Service.
+pub(crate) fn server() -> Vec<Event> {
+    let kind = ServiceKind::ClusterIp(vec![DNS.0]);
+    let pod = (Family::V4.far_pod(53), 53).into();
+    vec![
+        namespace("kube-system"),
+        service("kube-system", "kube-dns", kind, Protocol::Udp, 53),
+        slice("kube-system", "kube-dns", 0, Protocol::Udp, &[(pod, None)]),
+    ]
 }
 
 /// Few labels, so that they meet: a namespace called `svc`, a Service called like a hostname, and so on.

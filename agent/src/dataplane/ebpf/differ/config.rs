@@ -8,12 +8,12 @@ use rand::Rng;
 use signpost_common::{
     Address,
     dns::{Config, Network, SOA_LENGTH, qtype},
-    name::{HashKeys, hash},
+    name::{HashKeys, NameKey, hash},
 };
 
 use super::super::{
     EbpfConfig,
-    tables::{Configs, NotWritten, Tables},
+    tables::{Clocks, Configs, NotWritten, Table, Tables},
 };
 use super::ranges::network;
 use crate::dataplane::Handover;
@@ -28,6 +28,9 @@ const EXPIRE: u32 = 86_400;
 #[derive(Debug)]
 pub(super) struct ConfigElement {
     written: Config,
+    /// The zone that the names are of, and the name above its namespaces.
+    zone: NameKey,
+    services: NameKey,
     negative_grace: u32,
     flags: u32,
     service_ranges: [Network; 4],
@@ -38,8 +41,8 @@ pub(super) struct ConfigElement {
 }
 
 impl ConfigElement {
-    /// Finds the name hash's keys in the map, or draws them. Programs that are attached go on as they are, as long as
-    /// the zone is the same; else they answer no more questions until [`ConfigElement::write`].
+    /// Finds the name hash's keys in the map, or draws them. Programs that are attached go on as they are, with another
+    /// zone too.
     ///
     /// # Errors
     /// Where the domain is not one that the kernel can hash, or the map cannot be read or written.
@@ -69,16 +72,18 @@ impl ConfigElement {
             external_ports: Config::NO_PORTS,
             pad: 0,
         };
-        let known = found.filter(|found| found.hash == keys && found.zone == zone);
+        let known = found.filter(|found| found.hash == keys);
         // Programs that are attached must leave another proxy's connections alone before more interfaces get them.
         let mut written = known.unwrap_or(blank);
         written.flags = with_handover(written.flags, config.handover);
         if found != Some(written) {
-            put(tables, written)?;
+            put::<Configs>(tables, written)?;
         }
         let flag = |set: bool, flag: u32| if set { flag } else { 0 };
         Ok(Self {
             written,
+            zone,
+            services,
             negative_grace: config
                 .negative_grace
                 .as_secs()
@@ -95,6 +100,23 @@ impl ConfigElement {
             ttl: config.ttl,
             host: [0; 2],
         })
+    }
+
+    /// Whether the programs know another zone than the one that is to be written.
+    pub(super) fn is_another_zone(&self) -> bool {
+        (self.written.zone, self.written.services) != (self.zone, self.services)
+    }
+
+    /// Lets no program answer a question until [`ConfigElement::write`], nor deny anything until the agent says again that it
+    /// is in sync. None is under way with an answer when this returns.
+    ///
+    /// # Errors
+    /// Where a map cannot be written.
+    pub(super) fn fall_silent(&mut self, tables: &mut impl Tables) -> anyhow::Result<()> {
+        self.write_flags(tables, self.written.flags & !Config::DNS)?;
+        put::<Clocks>(tables, 0)?;
+        tables.wait_for_programs();
+        Ok(())
     }
 
     /// The cookie of the network namespace whose processes are the host's.
@@ -180,7 +202,7 @@ impl ConfigElement {
                 flags,
                 ..self.written
             };
-            put(tables, config)?;
+            put::<Configs>(tables, config)?;
             self.written = config;
         }
         Ok(())
@@ -193,6 +215,8 @@ impl ConfigElement {
     pub(super) fn write(&mut self, tables: &mut impl Tables, serial: u32) -> anyhow::Result<bool> {
         let config = Config {
             flags: self.flags,
+            zone: self.zone,
+            services: self.services,
             negative_grace: self.negative_grace,
             soa: soa(serial, self.ttl),
             service_ranges: self.service_ranges,
@@ -204,7 +228,17 @@ impl ConfigElement {
         if config == self.written {
             return Ok(false);
         }
-        put(tables, config)?;
+        if self.is_another_zone() {
+            // An element is not written in one step: who sees that questions are answered must see the whole zone.
+            let silent = Config {
+                flags: config.flags & !Config::DNS,
+                ..config
+            };
+            put::<Configs>(tables, silent)?;
+            self.written = silent;
+            tables.wait_for_programs();
+        }
+        put::<Configs>(tables, config)?;
         self.written = config;
         Ok(true)
     }
@@ -225,8 +259,9 @@ pub(in super::super) const fn with_handover(flags: u32, handover: Handover) -> u
     flags
 }
 
-fn put(tables: &mut impl Tables, config: Config) -> anyhow::Result<()> {
-    let failed = tables.put::<Configs>(&[(0, config)]).pop();
+/// Writes the one element of a map.
+fn put<T: Table<Key = u32>>(tables: &mut impl Tables, value: T::Value) -> anyhow::Result<()> {
+    let failed = tables.put::<T>(&[(0, value)]).pop();
     let result: io::Result<()> = failed.map_or(Ok(()), |NotWritten { error, .. }| Err(error));
     result.context("cannot write the configuration in the kernel")
 }

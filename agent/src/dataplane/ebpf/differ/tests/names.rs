@@ -4,7 +4,9 @@ use signpost_common::{
 };
 
 use super::*;
-use crate::dataplane::ebpf::tables::{Configs, LargeAnswers, NameTexts, Names, SmallAnswers};
+use crate::dataplane::ebpf::tables::{
+    Clocks, Configs, LargeAnswers, NameTexts, Names, SmallAnswers,
+};
 
 const ENT: &str = "ent.prod.svc.cluster.local";
 
@@ -128,6 +130,27 @@ fn the_programs_answer_once_the_maps_are_filled_and_go_on_over_a_restart() {
     assert_eq!((config.flags, config.negative_grace), (Config::DNS, 300));
     let _ = open(&mut maps);
     assert_eq!(maps.find::<Configs>(&0), Some(config));
+}
+
+#[test]
+fn programs_go_on_in_the_old_zone_until_the_first_update_of_an_agent_with_another_one() {
+    let (mut maps, _) = started(&names([(ENT, Some(set(1)))]));
+    let before = maps.find::<Configs>(&0).unwrap();
+    let another = EbpfConfig {
+        domain: name("cluster.example"),
+        ..config()
+    };
+    let mut differ = Differ::open(another, &mut maps).unwrap();
+    assert_eq!(maps.find::<Configs>(&0), Some(before));
+    apply(&mut differ, &mut maps, &names([]));
+    let after = maps.find::<Configs>(&0).unwrap();
+    assert_ne!(after.zone, before.zone);
+    assert_eq!((after.flags, maps.len::<Names>()), (Config::DNS, 0));
+    assert_eq!(
+        maps.find::<Clocks>(&0),
+        Some(0),
+        "nothing is denied until the agent is in sync again"
+    );
 }
 
 #[test]
