@@ -55,7 +55,7 @@ pub(crate) fn path() -> std::ffi::OsString {
 /// plain user's `PATH` may lack them.
 pub(crate) fn which(program: &str) -> Option<PathBuf> {
     env::split_paths(&path())
-        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .chain(["/usr/sbin", "/sbin", "/usr/lib/systemd"].map(PathBuf::from))
         .map(|folder| folder.join(program))
         .find(|file| file.is_file())
 }

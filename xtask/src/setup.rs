@@ -34,6 +34,7 @@ pub(crate) const PROGRAMS: [(&str, &str); 10] = [
 pub(crate) fn everything() -> anyhow::Result<ExitCode> {
     for_build()?;
     packages()?;
+    resolved()?;
     bpffs()?;
     println!("set up: rust-src, bpf-linker, Debian packages, bpffs");
     if which("go").is_none() {
@@ -139,4 +140,37 @@ fn packages() -> anyhow::Result<()> {
         .args(["DEBIAN_FRONTEND=noninteractive", "apt-get"])
         .args(["install", "-y", "-qq", "--no-install-recommends"])
         .args(missing))
+}
+
+/// systemd-resolved, for a test. It is only unpacked: its package, installed, makes it the machine's own resolver.
+fn resolved() -> anyhow::Result<()> {
+    const DAEMON: &str = "systemd-resolved";
+    if which(DAEMON).is_some() || which("apt-get").is_none() {
+        return Ok(());
+    }
+    let (folder, programs) = (project::tools().join(DAEMON), project::tools().join("bin"));
+    fs::create_dir_all(&folder)?;
+    fs::create_dir_all(&programs)?;
+    let download = Command::new("apt-get")
+        .args(["download", "-qq", DAEMON])
+        .current_dir(&folder)
+        .status()?;
+    let entries = fs::read_dir(&folder)?.filter_map(|entry| Some(entry.ok()?.path()));
+    let package = entries
+        .into_iter()
+        .find(|path| path.extension().is_some_and(|e| e == "deb"));
+    let Some(package) = package.filter(|_| download.success()) else {
+        println!("{DAEMON} is not to be had here: the test with it cannot run");
+        return Ok(());
+    };
+    run(Command::new("dpkg-deb").arg("-x").args([&package, &folder]))?;
+    let daemon = ["usr/lib/systemd", "lib/systemd"]
+        .map(|below| folder.join(below).join(DAEMON))
+        .into_iter()
+        .find(|daemon| daemon.is_file());
+    let daemon = daemon.with_context(|| format!("{} has no {DAEMON}", package.display()))?;
+    let link = programs.join(DAEMON);
+    let _ = fs::remove_file(&link);
+    std::os::unix::fs::symlink(daemon, link)?;
+    Ok(())
 }

@@ -17,7 +17,7 @@ use signpost_tests::lab::{Agent, Cni, Kubelet, Lab, Pod, Upstream, dns, programs
 use crate::small::{CNIS, PATIENCE, PROGRAMMED};
 
 /// The cluster's DNS addresses.
-const DNS: [&str; 2] = ["10.96.0.10", "fd00:96::a"];
+pub(crate) const DNS: [&str; 2] = ["10.96.0.10", "fd00:96::a"];
 
 /// The Services that the tests ask for, beside `kube-dns`.
 const MANIFESTS: &str = r#"

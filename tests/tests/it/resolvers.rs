@@ -1,11 +1,21 @@
 //! Resolvers that workloads bring along, beside those of the C libraries: all find the same.
 
-use std::{net::IpAddr, path::PathBuf, process::Command};
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    net::IpAddr,
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    process::Command,
+};
 
-use anyhow::ensure;
-use signpost_tests::lab::{Cni, upstream};
+use anyhow::{Context as _, ensure};
+use serde_json::{Value, json};
+use signpost_tests::lab::{Cni, upstream, wait};
 
-use crate::names::{Names, addresses};
+use crate::{
+    names::{DNS, Names, addresses},
+    small::PATIENCE,
+};
 
 /// Names that resolvers with a search list are given: of the kernel, of the DNS pod, and of the world.
 const NAMES: [&str; 6] = [
@@ -168,4 +178,80 @@ fn kdig_gets_the_same_answer_however_it_asks() -> anyhow::Result<()> {
         assert!(text.contains("status: NXDOMAIN"), "{how}: {text}");
     }
     Ok(())
+}
+
+/// What an init system brings along: programs ask its stub at 127.0.0.53 by their C library, or itself over a socket.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn resolved_finds_the_same_by_its_stub_and_by_itself() -> anyhow::Result<()> {
+    let names = Names::start(Cni::Routed)?;
+    let known = |name: &str| Ok((name.to_owned(), names.resolve(name)?));
+    let expected = NAMES
+        .map(known)
+        .into_iter()
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let mut resolved = names.jump.command("sh")?;
+    let search = "dev.svc.cluster.local svc.cluster.local cluster.local";
+    resolved
+        .arg(source("resolved.sh"))
+        .args([&DNS.join(" "), search]);
+    names.jump.start(&mut resolved)?;
+    wait::until("an answer of systemd-resolved", PATIENCE, || {
+        names.jump.run(|| by_varlink("ent"))?.map(drop)
+    })
+    .with_context(|| names.jump.log())?;
+    let before = names.agent.counters()?["dns_answered"];
+
+    for (name, addresses) in &expected {
+        assert_eq!(names.resolve(name)?, *addresses, "{name}");
+    }
+    assert_eq!(
+        names.resolve(upstream::NAME.trim_end_matches('.'))?,
+        world()
+    );
+    for name in NONE {
+        assert!(names.resolve(name).is_err(), "{name}");
+    }
+    // Names of one label are the only ones that its own search list is for.
+    for (name, full) in [
+        ("ent", "ent.dev.svc.cluster.local"),
+        ("set", "set.dev.svc.cluster.local"),
+        ("ent.prod.svc.cluster.local", "ent.prod.svc.cluster.local"),
+    ] {
+        let (found, canonical) = names.jump.run(|| by_varlink(name))??;
+        assert_eq!((found, &*canonical), (names.resolve(full)?, full));
+    }
+    assert!(names.jump.run(|| by_varlink("nothing"))?.is_err());
+    let after = names.agent.counters()?["dns_answered"];
+    assert!(after > before, "nothing was answered in the kernel");
+    Ok(())
+}
+
+/// What systemd-resolved says over the socket that its NSS module asks: addresses, and the name that has them.
+fn by_varlink(name: &str) -> anyhow::Result<(Vec<IpAddr>, String)> {
+    let mut socket = UnixStream::connect("/run/systemd/resolve/io.systemd.Resolve")?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    let call = json!({
+        "method": "io.systemd.Resolve.ResolveHostname",
+        "parameters": {"name": name, "flags": 0},
+    });
+    socket.write_all(format!("{call}\0").as_bytes())?;
+    let mut answer = Vec::new();
+    BufReader::new(socket).read_until(0, &mut answer)?;
+    answer.pop();
+    let answer: Value = serde_json::from_slice(&answer)?;
+    let found = &answer["parameters"];
+    let addresses = found["addresses"].as_array();
+    let addresses = addresses.with_context(|| format!("{name}: {answer}"))?;
+    let mut all = Vec::new();
+    for address in addresses {
+        let bytes: Vec<u8> = serde_json::from_value(address["address"].clone())?;
+        all.push(match bytes.len() {
+            4 => IpAddr::from(<[u8; 4]>::try_from(&bytes[..])?),
+            _ => IpAddr::from(<[u8; 16]>::try_from(&bytes[..])?),
+        });
+    }
+    all.sort();
+    let name = found["name"].as_str().context("no name")?;
+    Ok((all, name.trim_end_matches('.').to_owned()))
 }

@@ -5,12 +5,17 @@ use std::fs;
 use crate::project::which;
 
 /// A word in a test's path, the program that such tests call, and where that comes from.
-const PROGRAMS: [(&str, &str, &str); 15] = [
+const PROGRAMS: [(&str, &str, &str); 16] = [
     ("musl", "musl-gcc", "apt-get install musl-tools"),
     ("dig", "dig", "apt-get install bind9-dnsutils"),
     ("kdig", "kdig", "apt-get install knot-dnsutils"),
     ("golang", "go", GO),
     ("java", "java", "apt-get install default-jdk-headless"),
+    (
+        "resolved",
+        "systemd-resolved",
+        "cargo xtask setup unpacks it; to install it changes /etc/resolv.conf",
+    ),
     ("cares", "node", "apt-get install nodejs"),
     ("api_server", "go", GO),
     ("differential", "go", GO),

@@ -107,8 +107,9 @@ struct Watched<'a> {
     asked: &'a [Asked],
     old: &'a Zone,
     new: &'a Zone,
-    /// Programs may be under way that have seen that questions are answered.
-    under_way: bool,
+    /// What programs that are under way may have read: configurations with which questions are answered, and when the agent
+    /// was in sync.
+    under_way: (Vec<Config>, Vec<u64>),
     /// An answer was of the new zone alone.
     is_new: bool,
     /// How many writes are left before the agent is killed.
@@ -154,7 +155,7 @@ impl Tables for Watched<'_> {
     }
 
     fn wait_for_programs(&mut self) {
-        self.under_way = false;
+        self.under_way = Default::default();
     }
 }
 
@@ -180,6 +181,7 @@ impl Watched<'_> {
     fn ask_after<T: Table>(&mut self) {
         let counts = [
             Configs::NAME,
+            Clocks::NAME,
             Names::NAME,
             SmallAnswers::NAME,
             LargeAnswers::NAME,
@@ -194,18 +196,32 @@ impl Watched<'_> {
         let mut memory = Memory::default();
         self.maps.fill(&mut memory);
         memory.now = NOW;
-        memory.in_sync_at = self.maps.all::<Clocks>().next().map_or(0, |(_, at)| at);
-        let answers = memory.config.is_some_and(|c| c.flags & Config::DNS != 0);
-        self.under_way |= answers;
-        if !self.under_way {
-            self.silent += 1;
-            return;
+        let in_sync_at = self.maps.all::<Clocks>().next().map_or(0, |(_, at)| at);
+        let config = memory.config.expect("an agent has begun");
+        let (configs, clocks) = &mut self.under_way;
+        if !clocks.contains(&in_sync_at) {
+            clocks.push(in_sync_at);
         }
-        let config = memory.config.as_mut().expect("it was there before");
-        config.flags |= Config::DNS;
+        if config.flags & Config::DNS == 0 {
+            self.silent += 1;
+        } else if !configs.contains(&config) {
+            configs.push(config);
+        }
+        let (configs, clocks) = self.under_way.clone();
+        for (config, clock) in configs
+            .iter()
+            .flat_map(|c| clocks.iter().map(move |at| (c, at)))
+        {
+            (memory.config, memory.in_sync_at) = (Some(*config), *clock);
+            self.judge(&memory);
+        }
+    }
+
+    /// All that is answered is of one zone, and once that is the new one, it stays that.
+    fn judge(&mut self, memory: &Memory) {
         let (mut only_old, mut only_new) = (Vec::new(), Vec::new());
         for asked in self.asked {
-            let Some(message) = answer(&memory, asked) else {
+            let Some(message) = answer(memory, asked) else {
                 continue;
             };
             let of_old = judge::agrees(self.old, &asked.name, &message, &asked.old);
@@ -283,7 +299,7 @@ fn watched<'a>(maps: Maps, asked: &'a [Asked], old: &'a Known, new: &'a Known) -
         asked,
         old: old.zone(),
         new: new.zone(),
-        under_way: false,
+        under_way: Default::default(),
         is_new: false,
         lives: usize::MAX,
         silent: 0,
