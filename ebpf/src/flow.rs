@@ -86,6 +86,11 @@ pub fn follow<P: Packet, T: Tables>(
             // With its own source it would be answered past this node, and the answer not be understood.
             return Ok(Verdict::Drop(cause));
         }
+    } else if segment.accepts() && is_over(tables, work) {
+        // The connection was closed and no other one was opened in its place: this one goes past the Service, from the
+        // same port to the same backend.
+        tables.remove_flow(&work.key);
+        return Ok(Verdict::Continue);
     }
     apply(packet, tables, headers, direction, &work.flow, cause)
 }

@@ -91,6 +91,12 @@ impl Segment {
         Ok(Self { ports, adds, opens })
     }
 
+    /// Whether this is the second packet of a TCP connection or SCTP association.
+    #[inline(always)]
+    pub(crate) const fn accepts(&self) -> bool {
+        self.adds == 0 && !self.opens
+    }
+
     /// The source port.
     #[inline(always)]
     pub const fn source(&self) -> Port {

@@ -5,6 +5,7 @@
 mod affinity;
 mod budgets;
 mod changes;
+mod closed;
 mod cluster_ips;
 mod counts;
 mod dns;

@@ -11,22 +11,22 @@ use crate::{
 };
 
 /// A client pod of this node.
-fn client(family: Family) -> SocketAddr {
+pub(crate) fn client(family: Family) -> SocketAddr {
     (family.pod(2), 40_001).into()
 }
 
 /// A Service's address and port.
-fn service(family: Family) -> SocketAddr {
+pub(crate) fn service(family: Family) -> SocketAddr {
     (family.service(1), 80).into()
 }
 
 /// A backend of it.
-fn backend(family: Family, number: u8) -> SocketAddr {
+pub(crate) fn backend(family: Family, number: u8) -> SocketAddr {
     (family.far_pod(number), 8080).into()
 }
 
 /// A world with one Service of these backends on other nodes.
-fn world(family: Family, protocol: Protocol, backends: &[u8]) -> World {
+pub(crate) fn world(family: Family, protocol: Protocol, backends: &[u8]) -> World {
     let mut world = World::new();
     let backends: Vec<Backend> = backends
         .iter()
@@ -37,7 +37,11 @@ fn world(family: Family, protocol: Protocol, backends: &[u8]) -> World {
 }
 
 /// Lets the client open a flow, and finds out who its backend is.
-fn opened(machine: &mut Machine, packet: &Segment, backends: &[SocketAddr]) -> SocketAddr {
+pub(crate) fn opened(
+    machine: &mut Machine,
+    packet: &Segment,
+    backends: &[SocketAddr],
+) -> SocketAddr {
     let done = machine.pod_sends(&packet.frame());
     assert_eq!(
         (done.action, &done.causes[..]),
@@ -266,25 +270,6 @@ fn a_syn_leaves_a_backend_that_is_no_longer_chosen(machine: &mut Machine, family
     machine
         .pod_gets(&back.frame())
         .continues_as(&back.from(service(family)).frame(), &[Cause::Reversed]);
-}
-
-fn a_syn_after_the_end_opens_a_new_flow(machine: &mut Machine, family: Family) {
-    let protocol = Protocol::Tcp;
-    for end in ["FA", "R", "RA"] {
-        machine.load(world(family, protocol, &[5]));
-        let there = first(protocol, client(family), service(family));
-        opened(machine, &there, &[backend(family, 5)]);
-        machine.pod_sends(&there.flags(end).frame());
-        machine
-            .pod_sends(&there.frame())
-            .continues_as(&there.to(backend(family, 5)).frame(), &[Cause::FlowCreated]);
-        // The new flow is not closed.
-        let closed = machine
-            .flows()
-            .iter()
-            .any(|(_, flow)| flow.flags & (FlowValue::FIN | FlowValue::RESET) != 0);
-        assert!(!closed, "after {end}");
-    }
 }
 
 fn what_a_flow_saw_is_recorded(machine: &mut Machine, family: Family) {
@@ -669,7 +654,6 @@ scenes! { family:
     tcp_and_udp_of_one_port_are_two_services,
     a_changed_set_leaves_flows_alone,
     a_syn_leaves_a_backend_that_is_no_longer_chosen,
-    a_syn_after_the_end_opens_a_new_flow,
     what_a_flow_saw_is_recorded,
     udp_leaves_a_backend_that_no_longer_serves,
     a_frontend_of_somebody_else_is_not_used,

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::contest::{Contest, Contestant, NODE_PORT, Way};
 use crate::bench::{
@@ -87,7 +87,10 @@ pub(super) fn run(
             let to = course.target(contestant);
             let name = contestant.way.name();
             let client = course.client(contestant);
-            subjects.push(Subject::new(name, move || connect(client, to)));
+            let what = course.what;
+            subjects.push(Subject::new(name, move || {
+                connect(client, to).with_context(|| format!("{what}: {name}"))
+            }));
         }
         take(&mut subjects, options.pairs, &progress)?;
         let with = if masquerading { ", masquerading" } else { "" };
