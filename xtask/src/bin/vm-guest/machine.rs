@@ -22,6 +22,10 @@ const MOUNTS: [(&str, &str); 9] = [
 pub(crate) fn prepare() -> anyhow::Result<()> {
     for (kind, place) in MOUNTS {
         fs::create_dir_all(place).with_context(|| place.to_owned())?;
+        if kind == "tmpfs" && !is_empty(place) {
+            // The project itself is there; it is in memory as well.
+            continue;
+        }
         let mounted = mount(
             Some(kind),
             place,
@@ -47,6 +51,10 @@ pub(crate) fn prepare() -> anyhow::Result<()> {
         .args(["link", "set", "lo", "up"])
         .status();
     Ok(())
+}
+
+fn is_empty(folder: &str) -> bool {
+    fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 /// Ends the machine.
